@@ -1,0 +1,118 @@
+//! `cargo xtask fixtures`: makes the speech and the checksums under `fixtures/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use sha2::{Digest as _, Sha256};
+
+/// Folders whose files are pinned by a `SHA256SUMS` beside them.
+const SETS: [&str; 5] = ["fixtures/speech", "fixtures/openai", "fixtures/elevenlabs", "fixtures/twilio", "crates/desk/phrases"];
+
+/// Speaks every line of `fixtures/speech/utterances.txt` and writes the checksums anew.
+///
+/// Needs the Debian packages `espeak-ng` and `sox`; nothing else in the repository does.
+pub(crate) fn make(root: &Path) -> Result<()> {
+    for line in fs::read_to_string(root.join("fixtures/speech/utterances.txt"))?.lines() {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (head, text) = line.split_once(": ").with_context(|| format!("`{line}` lacks `: `"))?;
+        let [language, role, name] = head.split(' ').collect::<Vec<_>>()[..] else {
+            bail!("`{head}` is not `language role name`")
+        };
+        speak(root, language, role, name, text)?;
+        println!("{language} {role} {name}");
+    }
+    for set in SETS {
+        fs::write(root.join(set).join("SHA256SUMS"), sums(&root.join(set))?)?;
+    }
+    Ok(())
+}
+
+/// Compares every pinned file with its checksum.
+///
+/// # Errors
+/// Names the first set that differs.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    for set in SETS {
+        let pinned = fs::read_to_string(root.join(set).join("SHA256SUMS")).with_context(|| format!("{set}/SHA256SUMS"))?;
+        ensure!(
+            pinned == sums(&root.join(set))?,
+            "{set} differs from its SHA256SUMS: run `cargo xtask fixtures` if that is meant"
+        );
+    }
+    Ok(())
+}
+
+fn speak(root: &Path, language: &str, role: &str, name: &str, text: &str) -> Result<()> {
+    // The caller is another voice than the assistant.
+    let (voice, pitch) = match (language, role) {
+        ("en", "caller") => ("en-gb", "35"),
+        ("en", _) => ("en-us", "60"),
+        ("ro", "caller") => ("ro", "35"),
+        ("ro", _) => ("ro", "60"),
+        _ => bail!("no voice for {language}"),
+    };
+    let folder = if role == "phrase" {
+        root.join("crates/desk/phrases").join(language)
+    } else {
+        root.join("fixtures/speech").join(language)
+    };
+    fs::create_dir_all(&folder)?;
+    let scratch = tempfile::tempdir()?;
+    let spoken = scratch.path().join("spoken.wav");
+    run(Command::new("espeak-ng").args(["-v", voice, "-p", pitch, "-s", "165", "-w"]).arg(&spoken).arg(text))?;
+    let stem = if role == "phrase" { name.to_owned() } else { format!("{role}-{name}") };
+    // -D: no dither, so that the same input gives the same bytes.
+    let sox = |rate: &str, encoding: [&str; 4], file: PathBuf| {
+        run(Command::new("sox")
+            .arg("-D")
+            .arg(&spoken)
+            .args(["-r", rate, "-c", "1", "-t", "raw"])
+            .args(encoding)
+            .arg(file)
+            .args(["norm", "-8"]))
+    };
+    sox("8000", ["-e", "u-law", "-b", "8"], folder.join(format!("{stem}.ulaw")))?;
+    if role != "phrase" {
+        sox("24000", ["-e", "signed", "-b", "16"], folder.join(format!("{stem}.pcm24")))?;
+    }
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("{program} is missing: `apt-get install espeak-ng sox`"))?;
+    ensure!(status.success(), "{program}: {status}");
+    Ok(())
+}
+
+fn sums(folder: &Path) -> Result<String> {
+    let mut files = Vec::new();
+    walk(folder, &mut files)?;
+    files.sort();
+    let mut text = String::new();
+    for file in files {
+        let name = file.strip_prefix(folder)?.display().to_string();
+        if name != "SHA256SUMS" && name != "README.md" {
+            let digest: String = Sha256::digest(fs::read(&file)?).iter().map(|byte| format!("{byte:02x}")).collect();
+            text.push_str(&format!("{digest}  {name}\n"));
+        }
+    }
+    Ok(text)
+}
+
+/// Every file below `folder`.
+pub(crate) fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            walk(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

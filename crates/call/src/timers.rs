@@ -1,0 +1,49 @@
+//! Every deadline of a call, by name.
+
+use std::time::Duration;
+
+/// What a deadline is for; goes to the log when a call wakes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// The assistant's session must be ready.
+    Answer,
+    /// More audio is due at Twilio.
+    Playout,
+    /// A farewell must have begun, or must have been played.
+    Farewell,
+    /// A caller frame must have come.
+    Media,
+    /// The longest allowed call.
+    Duration,
+    /// A tool must have answered.
+    Tool,
+    /// A provider that announces no end of speech has sent none for a while: the utterance is whole.
+    Utterance,
+}
+
+/// At most one deadline per timer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Timers([Option<Duration>; 7]);
+
+const ALL: [Timer; 7] =
+    [Timer::Answer, Timer::Playout, Timer::Farewell, Timer::Media, Timer::Duration, Timer::Tool, Timer::Utterance];
+
+impl Timers {
+    pub(crate) fn set(&mut self, timer: Timer, at: Option<Duration>) {
+        self.0[timer as usize] = at;
+    }
+
+    /// The earliest deadline; of equal ones the first in the order of [`Timer`].
+    pub(crate) fn next(&self) -> Option<(Duration, Timer)> {
+        ALL.into_iter().filter_map(|timer| Some((self.0[timer as usize]?, timer))).min()
+    }
+
+    /// Removes and returns the earliest deadline that `now` has reached.
+    pub(crate) fn expired(&mut self, now: Duration) -> Option<Timer> {
+        let (at, timer) = self.next()?;
+        (at <= now).then(|| {
+            self.0[timer as usize] = None;
+            timer
+        })
+    }
+}

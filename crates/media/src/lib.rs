@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+
+mod detect;
+mod frame;
+pub mod g711;
+mod resample;
+mod sniff;
+mod transcode;
+
+pub use detect::{Activity, SpeechDetector};
+pub use frame::{BYTES_PER_MS, FRAME_BYTES, FRAME_MS, Format, Frame, Rate, SILENCE};
+pub use resample::{Downsampler, TAPS_PER_PHASE, Upsampler};
+pub use sniff::{Encoding, Sniffer};
+pub use transcode::{Transcoder, Unsupported};
