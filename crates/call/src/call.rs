@@ -124,8 +124,8 @@ pub enum Action {
     TellAssistant(String),
     /// Run a tool; the answer comes back as [`Input::ToolFinished`].
     RunTool { id: String, name: String, arguments: String },
-    /// The answer to a tool call; `respond` asks for an answer to it.
-    AnswerTool { id: String, output: String, failed: bool, respond: bool },
+    /// The answer to a tool call; `respond` asks the assistant to go on.
+    AnswerTool { id: String, output: String, failed: bool, respond: Option<Prompt> },
     /// A fact for the record.
     Record(Event),
     /// Close the provider's socket normally.
@@ -502,7 +502,7 @@ impl Call {
         let said = self.playback.is_speaking() || (self.active.is_some() && self.spoke == self.active);
         let output = "the call ends after your farewell".to_owned();
         actions.push(Action::Record(Event::ToolFinished { id: id.clone(), output: output.clone(), failed: false }));
-        actions.push(Action::AnswerTool { id, output, failed: false, respond: !said });
+        actions.push(Action::AnswerTool { id, output, failed: false, respond: (!said).then_some(Prompt::Farewell) });
         self.leave(now, EndReason::AssistantHungUp, if said { Farewell::Enough } else { Farewell::Awaited });
     }
 
@@ -511,7 +511,12 @@ impl Call {
             let (id, output) = (id.to_owned(), output.to_owned());
             actions.push(Action::Record(Event::ToolFinished { id: id.clone(), output: output.clone(), failed }));
             if self.assistant_alive {
-                actions.push(Action::AnswerTool { id, output, failed, respond: matches!(self.phase, Phase::Talking) });
+                actions.push(Action::AnswerTool {
+                    id,
+                    output,
+                    failed,
+                    respond: matches!(self.phase, Phase::Talking).then_some(Prompt::Answer),
+                });
             }
         }
     }
@@ -576,7 +581,7 @@ impl Call {
                             id,
                             output,
                             failed: true,
-                            respond: matches!(self.phase, Phase::Talking),
+                            respond: matches!(self.phase, Phase::Talking).then_some(Prompt::Answer),
                         });
                     }
                 }

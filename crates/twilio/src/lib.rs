@@ -1,1 +1,9 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
 
+mod signature;
+pub mod twiml;
+mod webhook;
+
+pub use signature::{Algorithm, Body, Refused, Validator, sign};
+pub use webhook::{CallStatus, Form, MissingParameter, StreamStatus, VoiceRequest};

@@ -115,7 +115,7 @@ impl Bench {
                 Action::RequestResponse(prompt) => line(format!("ask {prompt:?}")),
                 Action::TellAssistant(text) => line(format!("tell {text}")),
                 Action::RunTool { id, name, .. } => line(format!("run {id} {name}")),
-                Action::AnswerTool { id, failed, respond, .. } => line(format!("answer {id} failed={failed} respond={respond}")),
+                Action::AnswerTool { id, failed, respond, .. } => line(format!("answer {id} failed={failed} then {respond:?}")),
                 Action::Record(Event::AssistantSaid { text, cut, .. }) => line(format!("record said '{text}' cut={cut}")),
                 Action::Record(Event::CallerSaid { text, .. }) => line(format!("record caller '{text}'")),
                 Action::Record(Event::Turn(it)) => line(format!(
@@ -399,7 +399,7 @@ fn end_call_plays_the_farewell_to_its_end() {
          0 ask Greeting
          30 record tool_called
          30 record tool_finished
-         30 answer call_1 failed=false respond=true
+         30 answer call_1 failed=false then Some(Farewell)
          80 record turn 0+60+0+0
          1080 record said 'goodbye' cut=false
          1080 record ended(assistant_hung_up)
@@ -424,7 +424,7 @@ fn words_said_along_with_end_call_are_the_farewell() {
          10 record caller 'bye'
          50 record tool_called
          50 record tool_finished
-         50 answer call_1 failed=false respond=false
+         50 answer call_1 failed=false then None
          530 record ended(assistant_hung_up)
          530 close assistant
          530 close caller",
@@ -446,7 +446,7 @@ fn a_caller_who_speaks_into_the_farewell_is_not_hung_up_on() {
          10 record caller 'bye'
          30 record tool_called
          30 record tool_finished
-         30 answer call_1 failed=false respond=true
+         30 answer call_1 failed=false then Some(Farewell)
          300 clear
          300 truncate i2 250ms
          300 record interrupted(250ms of 1s heard)
@@ -464,7 +464,7 @@ fn end_call_is_refused_before_the_caller_took_part() {
          0 ask Greeting
          30 record tool_called
          30 record tool_finished
-         30 answer call_1 failed=true respond=true",
+         30 answer call_1 failed=true then Some(Answer)",
     );
 }
 
@@ -480,7 +480,7 @@ fn a_farewell_that_never_comes_does_not_hold_the_line() {
          10 record caller 'bye'
          30 record tool_called
          30 record tool_finished
-         30 answer call_1 failed=false respond=true
+         30 answer call_1 failed=false then Some(Farewell)
          4030 record ended(assistant_hung_up)
          4030 close assistant
          4030 close caller",
@@ -531,11 +531,11 @@ fn tools_run_once_and_not_for_ever() {
          10 record tool_called
          10 run a clock
          30 record tool_finished
-         30 answer a failed=false respond=true
+         30 answer a failed=false then Some(Answer)
          50 record tool_called
          50 run b clock
          20050 record tool_finished
-         20050 answer b failed=true respond=true",
+         20050 answer b failed=true then Some(Answer)",
     );
 }
 

@@ -1,0 +1,162 @@
+//! Connections outward, behind a trait so that tests and the demo can run on a network in memory.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, http as ws_http};
+use url::Url;
+
+use crate::limits;
+
+/// A connected byte stream.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Any byte stream.
+pub type BoxIo = Box<dyn Io>;
+
+/// Opens connections.
+pub trait Connect: Send + Sync + 'static {
+    /// Connects to `host:port`, encrypted and verified when `tls`.
+    fn connect(&self, host: &str, port: u16, tls: bool) -> BoxFuture<'static, io::Result<BoxIo>>;
+}
+
+/// TCP with TLS by rustls against the WebPKI roots.
+pub struct Internet {
+    tls: TlsConnector,
+}
+
+impl Default for Internet {
+    fn default() -> Self {
+        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Self { tls: TlsConnector::from(Arc::new(config)) }
+    }
+}
+
+impl Connect for Internet {
+    fn connect(&self, host: &str, port: u16, tls: bool) -> BoxFuture<'static, io::Result<BoxIo>> {
+        let (host, connector) = (host.to_owned(), self.tls.clone());
+        Box::pin(async move {
+            let socket = tokio::net::TcpStream::connect((host.as_str(), port)).await?;
+            socket.set_nodelay(true)?;
+            if !tls {
+                return Ok(Box::new(socket) as BoxIo);
+            }
+            let name = ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+            Ok(Box::new(connector.connect(name, socket).await?) as BoxIo)
+        })
+    }
+}
+
+/// Why a provider could not be reached. Carries no key and no query.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("{host} cannot be reached: {problem}")]
+    Unreachable { host: String, problem: String },
+    #[error("{host} answered {status} instead of a session")]
+    Refused { host: String, status: StatusCode },
+    #[error("the answer of {host} is not understood: {problem}")]
+    Answer { host: String, problem: String },
+    #[error("the address of {host} is not usable: {problem}")]
+    Address { host: String, problem: String },
+}
+
+impl DialError {
+    /// Whether trying again could help: everything but a refusal, of which 429 and 5xx still could.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => false,
+            Self::Refused { status, .. } => !(status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS),
+            Self::Answer { .. } | Self::Address { .. } => true,
+        }
+    }
+}
+
+fn target(url: &Url) -> Result<(String, u16, bool), DialError> {
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let problem = |problem: &str| DialError::Address { host: host.clone(), problem: problem.to_owned() };
+    let tls = match url.scheme() {
+        "https" | "wss" => true,
+        "http" | "ws" => false,
+        _ => return Err(problem("expected http, https, ws or wss")),
+    };
+    let port = url.port().unwrap_or(if tls { 443 } else { 80 });
+    if host.is_empty() {
+        return Err(problem("it names no host"));
+    }
+    Ok((host, port, tls))
+}
+
+/// Opens a WebSocket. `headers` are added to the upgrade.
+pub(crate) async fn websocket(net: &dyn Connect, url: &Url, headers: HeaderMap) -> Result<WebSocketStream<BoxIo>, DialError> {
+    let (host, port, tls) = target(url)?;
+    let unreachable = |problem: String| DialError::Unreachable { host: host.clone(), problem };
+    let io = net.connect(&host, port, tls).await.map_err(|error| unreachable(error.to_string()))?;
+    let mut request =
+        url.as_str().into_client_request().map_err(|error| DialError::Address { host: host.clone(), problem: error.to_string() })?;
+    for (name, value) in headers {
+        if let Some(name) = name {
+            request.headers_mut().insert(name, value);
+        }
+    }
+    let config = socket_config(limits::ASSISTANT_MESSAGE_BYTES);
+    match tokio_tungstenite::client_async_with_config(request, io, Some(config)).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(tungstenite::Error::Http(response)) => {
+            let status: ws_http::StatusCode = response.status();
+            Err(DialError::Refused { host, status })
+        }
+        Err(error) => Err(unreachable(error.to_string())),
+    }
+}
+
+/// Buffers and limits of a call's sockets.
+pub(crate) fn socket_config(message_bytes: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(limits::READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(limits::WRITE_BUFFER_BYTES)
+        .max_message_size(Some(message_bytes))
+        .max_frame_size(Some(message_bytes))
+}
+
+/// `GET`, with a small answer.
+pub(crate) async fn get(net: &dyn Connect, url: &Url, mut headers: HeaderMap) -> Result<Bytes, DialError> {
+    let (host, port, tls) = target(url)?;
+    let unreachable = |problem: String| DialError::Unreachable { host: host.clone(), problem };
+    let answer = |problem: String| DialError::Answer { host: host.clone(), problem };
+    let io = net.connect(&host, port, tls).await.map_err(|error| unreachable(error.to_string()))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|error| unreachable(error.to_string()))?;
+    let connection = tokio::spawn(connection);
+    let authority = url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
+    let authority = authority.parse().map_err(|_| DialError::Address { host: host.clone(), problem: "its name is no host name".into() })?;
+    headers.insert(header::HOST, authority);
+    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+    let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(|error| answer(error.to_string()))?;
+    *request.headers_mut() = headers;
+    let response = sender.send_request(request).await.map_err(|error| unreachable(error.to_string()));
+    let result = match response {
+        Ok(response) if response.status() == StatusCode::OK => Limited::new(response.into_body(), limits::REST_ANSWER_BYTES)
+            .collect()
+            .await
+            .map(|it| it.to_bytes())
+            .map_err(|error| answer(error.to_string())),
+        Ok(response) => Err(DialError::Refused { host: host.clone(), status: response.status() }),
+        Err(error) => Err(error),
+    };
+    connection.abort();
+    result
+}
