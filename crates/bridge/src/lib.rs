@@ -19,7 +19,8 @@ pub use directory::{Directory, Refusal, StreamToken};
 pub use metrics::Metrics;
 pub use net::Connect;
 pub use plan::{
-    AssistantPlan, CallFact, CallId, CallPlan, ElevenLabsPlan, Fact, HistoryItem, Journal, OpenAiPlan, ToolDefinition, ToolRequest, Tools,
+    AssistantPlan, CallFact, CallId, CallPlan, ElevenLabsPlan, Fact, HistoryItem, Journal, OpenAiPlan, ToolDefinition,
+    ToolRequest, Tools,
 };
 pub use twilio::CALL_PARAMETER;
 pub use twilio::TOKEN_PARAMETER;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use call::{EndReason, Event};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -116,5 +117,36 @@ impl Metrics {
         registry.register_with_unit("turn_latency", "Latency of a turn, by part", seconds, metrics.turn_latency.clone());
         registry.register("tokens", "Tokens billed by providers", metrics.tokens.clone());
         metrics
+    }
+
+    pub(crate) fn end(&self, reason: EndReason) {
+        self.calls_ended.get_or_create(&EndLabels { reason: reason.name(), blame: reason.blame().name() }).inc();
+    }
+
+    /// Counts what the call says of itself.
+    pub(crate) fn event(&self, event: &Event) {
+        match event {
+            Event::Interrupted { .. } => {
+                self.interruptions.inc();
+            }
+            Event::Turn(latency) => {
+                let parts = [
+                    ("endpointing", latency.endpointing),
+                    ("thinking", latency.thinking),
+                    ("bridging", latency.bridging),
+                    ("playout", latency.playout),
+                    ("total", latency.total()),
+                ];
+                for (part, duration) in parts {
+                    self.turn_latency.get_or_create(&PartLabels { part }).observe(duration.as_secs_f64());
+                }
+            }
+            Event::Ended { reason, counters, .. } => {
+                self.end(*reason);
+                self.tokens.get_or_create(&DirectionLabels { direction: "input" }).inc_by(counters.input_tokens);
+                self.tokens.get_or_create(&DirectionLabels { direction: "output" }).inc_by(counters.output_tokens);
+            }
+            _ => (),
+        }
     }
 }

@@ -104,8 +104,10 @@ pub(crate) async fn websocket(net: &dyn Connect, url: &Url, headers: HeaderMap) 
     let (host, port, tls) = target(url)?;
     let unreachable = |problem: String| DialError::Unreachable { host: host.clone(), problem };
     let io = net.connect(&host, port, tls).await.map_err(|error| unreachable(error.to_string()))?;
-    let mut request =
-        url.as_str().into_client_request().map_err(|error| DialError::Address { host: host.clone(), problem: error.to_string() })?;
+    let mut request = url
+        .as_str()
+        .into_client_request()
+        .map_err(|error| DialError::Address { host: host.clone(), problem: error.to_string() })?;
     for (name, value) in headers {
         if let Some(name) = name {
             request.headers_mut().insert(name, value);
@@ -142,7 +144,8 @@ pub(crate) async fn get(net: &dyn Connect, url: &Url, mut headers: HeaderMap) ->
         hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|error| unreachable(error.to_string()))?;
     let connection = tokio::spawn(connection);
     let authority = url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
-    let authority = authority.parse().map_err(|_| DialError::Address { host: host.clone(), problem: "its name is no host name".into() })?;
+    let authority =
+        authority.parse().map_err(|_| DialError::Address { host: host.clone(), problem: "its name is no host name".into() })?;
     headers.insert(header::HOST, authority);
     let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
     let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(|error| answer(error.to_string()))?;

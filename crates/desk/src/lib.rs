@@ -1,1 +1,13 @@
+#![doc = include_str!("../README.md")]
 
+mod ledger;
+mod next;
+mod phrases;
+mod routes;
+mod tools;
+
+pub use ledger::Ledger;
+pub use next::{Desk, Metrics};
+pub use phrases::Language;
+pub use routes::{CallLimits, PublicUrl, Route, Settings};
+pub use tools::Toolbox;

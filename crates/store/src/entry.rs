@@ -89,6 +89,8 @@ pub enum Fact {
     },
     /// The stream of this epoch is over.
     Ended {
+        /// The epoch whose stream it was; a late fact may be numbered in a newer one.
+        stream: u32,
         reason: String,
         blame: String,
         duration_ms: u64,
@@ -102,6 +104,8 @@ pub enum Fact {
         output_tokens: u64,
     },
     Recorded {
+        /// The epoch whose stream it was.
+        stream: u32,
         location: String,
         channels: u16,
         length_ms: u64,

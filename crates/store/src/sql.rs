@@ -432,6 +432,7 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
         .bind(*bridging_us as i64)
         .bind(*playout_us as i64),
         Fact::Ended {
+            stream,
             reason,
             blame,
             duration_ms: _,
@@ -444,7 +445,9 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
             input_tokens,
             output_tokens,
         } => sqlx::query(
-            "UPDATE calls SET end_reason = $1, end_blame = $2, frames_in = frames_in + $3, frames_in_dropped = frames_in_dropped + $4,
+            // A newer stream of the call is not ended by the late end of an older one.
+            "UPDATE calls SET end_reason = CASE WHEN epoch <= $12 THEN $1 ELSE end_reason END,
+                end_blame = CASE WHEN epoch <= $12 THEN $2 ELSE end_blame END, frames_in = frames_in + $3, frames_in_dropped = frames_in_dropped + $4,
                 frames_out = frames_out + $5, assistant_ms_dropped = assistant_ms_dropped + $6, underruns = underruns + $7,
                 interruptions = interruptions + $8, input_tokens = input_tokens + $9, output_tokens = output_tokens + $10 WHERE id = $11",
         )
@@ -458,12 +461,13 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
         .bind(*interruptions as i64)
         .bind(*input_tokens as i64)
         .bind(*output_tokens as i64)
-        .bind(&entry.call),
-        Fact::Recorded { location, channels, length_ms } => sqlx::query(
+        .bind(&entry.call)
+        .bind(i64::from(*stream)),
+        Fact::Recorded { stream, location, channels, length_ms } => sqlx::query(
             "INSERT INTO recordings (call, epoch, tenant, location, channels, length_ms) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
         )
         .bind(&entry.call)
-        .bind(epoch)
+        .bind(i64::from(*stream))
         .bind(&entry.tenant)
         .bind(location)
         .bind(i64::from(*channels))

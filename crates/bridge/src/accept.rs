@@ -1,0 +1,167 @@
+//! From a media socket to a running call: the token first, everything else after.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use call::{Counters, EndReason, Event};
+use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+use wire::twilio::{FromTwilio, Start, is_plain};
+
+use crate::directory::{Claim, Directory, Refusal, StreamToken};
+use crate::driver::Driver;
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::net::{Connect, socket_config};
+use crate::plan::{CallFact, CallPlan, Fact, Journal, Tools};
+use crate::twilio::{CALL_PARAMETER, TOKEN_PARAMETER};
+
+/// Runs calls: one per process, shared by reference.
+pub struct Bridge {
+    pub(crate) net: Arc<dyn Connect>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) tools: Arc<dyn Tools>,
+    pub(crate) metrics: Metrics,
+    directory: Arc<Directory>,
+    tracker: TaskTracker,
+}
+
+impl Bridge {
+    pub fn new(
+        net: Arc<dyn Connect>,
+        journal: Arc<dyn Journal>,
+        tools: Arc<dyn Tools>,
+        metrics: Metrics,
+        calls_max: usize,
+    ) -> Self {
+        Self { net, journal, tools, metrics, directory: Arc::new(Directory::new(calls_max)), tracker: TaskTracker::new() }
+    }
+
+    /// Which calls are expected, live and over.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// Admits a call; its media socket must show the token. See [`Directory::expect`].
+    ///
+    /// # Errors
+    /// [`Refusal`]
+    pub fn expect(&self, plan: CallPlan) -> Result<StreamToken, Refusal> {
+        self.directory.expect(plan)
+    }
+
+    /// Runs what an upgraded connection brings, to its end. `io` resolves once the upgrade is done.
+    pub fn accept<S>(self: &Arc<Self>, io: impl Future<Output = Option<S>> + Send + 'static)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let bridge = self.clone();
+        self.tracker.spawn(async move {
+            if let Some(io) = io.await {
+                let config = socket_config(limits::CALLER_MESSAGE_BYTES);
+                let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+                bridge.serve(socket).await;
+            }
+        });
+    }
+
+    async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self: Arc<Self>, mut socket: WebSocketStream<S>) {
+        let start = match timeout(limits::START_TIMEOUT, start(&mut socket)).await {
+            Ok(Ok(start)) => start,
+            Ok(Err(problem)) => return self.refuse(socket, problem).await,
+            Err(_) => return self.refuse(socket, "no start message in time").await,
+        };
+        let parameter = |name: &str| start.custom_parameters.get(name).map(String::as_str).unwrap_or_default();
+        let claim =
+            self.directory.claim(parameter(CALL_PARAMETER), parameter(TOKEN_PARAMETER), &start.call_sid, &start.account_sid);
+        let Some(Claim { plan, commands, seat }) = claim else {
+            return self.refuse(socket, "no call is expected with this token").await;
+        };
+        let (call, tenant, epoch) = (plan.call.clone(), plan.tenant.clone(), plan.epoch);
+        let span = tracing::info_span!("call", %call, epoch);
+        let fact = |fact| CallFact { call: call.clone(), tenant: tenant.clone(), epoch, fact };
+        self.journal.record(fact(Fact::StreamStarted { stream_sid: start.stream_sid.clone() }));
+        self.metrics.calls_active.inc();
+        let driver = Driver::new(self.clone(), plan, socket, start.stream_sid, seat);
+        let ran = AssertUnwindSafe(driver.run(commands)).catch_unwind().instrument(span.clone()).await;
+        self.metrics.calls_active.dec();
+        if ran.is_err() {
+            // The panic's own message is in the log; the caller goes on in a new stream.
+            span.in_scope(|| tracing::error!("a bug of ours ended this call"));
+            let ended =
+                Event::Ended { reason: EndReason::InternalError, duration: Duration::ZERO, counters: Counters::default() };
+            self.metrics.end(EndReason::InternalError);
+            self.journal.record(fact(Fact::Call(ended)));
+        }
+    }
+
+    async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, mut socket: WebSocketStream<S>, problem: &'static str) {
+        tracing::warn!(problem, "a media socket is closed");
+        self.metrics.sockets_refused.inc();
+        let frame = CloseFrame { code: CloseCode::Policy, reason: Utf8Bytes::from_static("unauthorized") };
+        let _ = timeout(limits::CLOSE_TIMEOUT, socket.send(Message::Close(Some(frame)))).await;
+        // Let the close handshake finish, so that the peer sees the code and not a reset.
+        let _ = timeout(limits::CLOSE_TIMEOUT, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+    }
+
+    /// Admits nobody from now on; live calls go on.
+    pub fn close(&self) {
+        self.directory.close();
+    }
+
+    /// Waits up to `soft` for live calls to end by themselves, then asks them to leave and waits up to `hard` for that.
+    /// Returns how many were still there at the end.
+    pub async fn drain(&self, soft: Duration, hard: Duration) -> usize {
+        self.close();
+        self.tracker.close();
+        if timeout(soft, self.tracker.wait()).await.is_err() {
+            tracing::info!(calls = self.directory.live(), "asking live calls to leave");
+            self.directory.drain();
+            let _ = timeout(hard, self.tracker.wait()).await;
+        }
+        self.directory.live()
+    }
+
+    /// Waits until no socket and no call is left.
+    pub async fn idle(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.tracker.reopen();
+    }
+}
+
+/// Reads up to the `start` message.
+async fn start<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<Start, &'static str> {
+    // `connected`, `start`, and room for an unknown event between them.
+    for _ in 0..4 {
+        let message = match socket.next().await {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(_)) => return Err("a binary message where start was due"),
+            Some(Err(_)) | None => return Err("the socket closed before start"),
+        };
+        match FromTwilio::parse(&message) {
+            Ok(FromTwilio::Start(start)) => {
+                if start.encoding != "audio/x-mulaw" || start.sample_rate != 8000 {
+                    return Err("start announces another format than audio/x-mulaw at 8000 Hz");
+                }
+                if !is_plain(&start.stream_sid) {
+                    return Err("start has a stream SID that is none");
+                }
+                return Ok(start);
+            }
+            Ok(FromTwilio::Connected | FromTwilio::Other(_)) => (),
+            Ok(_) => return Err("audio before start"),
+            Err(_) => return Err("a broken message where start was due"),
+        }
+    }
+    Err("no start among the first messages")
+}

@@ -1,0 +1,161 @@
+//! The two-channel recording: the caller left, what the caller heard right.
+//!
+//! The right channel is a mirror of Twilio's playout buffer, clocked by the caller's own frames: what is played is
+//! pushed, `clear` empties it, and every caller frame takes its share. So the recording follows the played timeline
+//! without a clock of its own, and cannot drift. Written once a second by a blocking thread; the header is brought up to
+//! date each time, so that a killed process leaves a playable file.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hound::{SampleFormat, WavSpec, WavWriter};
+use media::{Frame, SILENCE, g711};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::limits;
+
+const SPEC: WavSpec = WavSpec { channels: 2, sample_rate: 8000, bits_per_sample: 16, sample_format: SampleFormat::Int };
+
+pub(crate) struct Recorder {
+    /// At Twilio, not yet played.
+    playing: VecDeque<u8>,
+    /// Interleaved caller and assistant samples.
+    block: Vec<i16>,
+    blocks: mpsc::Sender<Vec<i16>>,
+    file: JoinHandle<Option<Duration>>,
+    path: PathBuf,
+    blocks_dropped: u64,
+}
+
+impl Recorder {
+    pub(crate) fn start(path: &Path) -> Self {
+        let (blocks, waiting) = mpsc::channel(limits::RECORDING_BLOCKS);
+        let file = tokio::spawn(write(path.to_owned(), waiting));
+        Self {
+            playing: VecDeque::new(),
+            block: Vec::with_capacity(2 * limits::RECORDING_BLOCK_FRAMES * media::FRAME_BYTES),
+            blocks,
+            file,
+            path: path.to_owned(),
+            blocks_dropped: 0,
+        }
+    }
+
+    pub(crate) fn play(&mut self, frame: &Frame) {
+        self.playing.extend(frame.ulaw());
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.playing.clear();
+    }
+
+    pub(crate) fn caller(&mut self, frame: &Frame) {
+        for code in frame.ulaw() {
+            let heard = self.playing.pop_front().unwrap_or(SILENCE);
+            self.block.extend([g711::decode(*code), g711::decode(heard)]);
+        }
+        if self.block.len() >= 2 * limits::RECORDING_BLOCK_FRAMES * media::FRAME_BYTES {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let capacity = self.block.capacity();
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(capacity));
+        if self.blocks.try_send(block).is_err() {
+            self.blocks_dropped += 1;
+        }
+    }
+
+    /// Writes the rest; returns the file and its length, or `None` when there is no file.
+    pub(crate) async fn finish(mut self) -> Option<(PathBuf, Duration)> {
+        if !self.block.is_empty() {
+            self.hand_over();
+        }
+        if self.blocks_dropped > 0 {
+            tracing::warn!(blocks = self.blocks_dropped, "the disk did not keep up: the recording lacks some seconds");
+        }
+        drop(self.blocks);
+        let length = self.file.await.ok().flatten()?;
+        Some((self.path, length))
+    }
+}
+
+async fn write(path: PathBuf, mut blocks: mpsc::Receiver<Vec<i16>>) -> Option<Duration> {
+    type Writer = WavWriter<BufWriter<File>>;
+    let failed = |error: hound::Error| tracing::error!(%error, "the recording cannot be written");
+    let mut writer: Option<Writer> = None;
+    let mut frames = 0_u64;
+    while let Some(block) = blocks.recv().await {
+        let (path, open) = (path.clone(), writer.take());
+        frames += block.len() as u64 / 2;
+        let written = spawn_blocking(move || -> Result<Writer, hound::Error> {
+            let mut writer = match open {
+                Some(writer) => writer,
+                None => {
+                    path.parent().map(std::fs::create_dir_all).transpose()?;
+                    WavWriter::create(&path, SPEC)?
+                }
+            };
+            for sample in block {
+                writer.write_sample(sample)?;
+            }
+            writer.flush()?;
+            Ok(writer)
+        })
+        .await;
+        match written {
+            Ok(Ok(open)) => writer = Some(open),
+            Ok(Err(error)) => {
+                failed(error);
+                return None;
+            }
+            Err(_) => return None,
+        }
+    }
+    let writer = writer?;
+    match spawn_blocking(move || writer.finalize()).await {
+        Ok(Ok(())) => Some(Duration::from_micros(frames * 125)),
+        Ok(Err(error)) => {
+            failed(error);
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_right_channel_is_what_was_played_when_it_was_played() {
+        let folder = std::env::temp_dir().join(format!("offhook-recorder-{}", uuid::Uuid::new_v4()));
+        let path = folder.join("a/call.wav");
+        let mut recorder = Recorder::start(&path);
+        let voice = Frame::from_ulaw(&[0x20; 160]);
+        recorder.caller(&Frame::SILENCE);
+        recorder.play(&voice);
+        recorder.play(&voice);
+        recorder.play(&voice);
+        recorder.caller(&Frame::SILENCE);
+        recorder.clear();
+        for _ in 0..60 {
+            recorder.caller(&voice);
+        }
+        let (written, length) = recorder.finish().await.unwrap();
+        assert_eq!(length, Duration::from_millis(62 * 20));
+        let samples: Vec<i16> = hound::WavReader::open(written).unwrap().samples().map(Result::unwrap).collect();
+        let frame = |index: usize, channel: usize| samples[index * 320 + channel];
+        let loud = g711::decode(0x20);
+        assert_eq!([frame(0, 0), frame(0, 1)], [0, 0]);
+        assert_eq!([frame(1, 0), frame(1, 1)], [0, loud]);
+        assert_eq!([frame(2, 0), frame(2, 1)], [loud, 0]);
+        assert_eq!(samples.len(), 62 * 320);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,60 @@
+//! Twilio's webhooks: parse, ask the desk, render.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use bridge::CallId;
+use http::{StatusCode, header};
+use twilio::{MissingParameter, StreamStatus, VoiceRequest, twiml};
+
+use crate::App;
+use crate::problem::problem;
+use crate::signed::Signed;
+
+/// Longest id of ours: a UUID.
+const ID_MAX: usize = 64;
+
+pub(crate) async fn voice(State(app): State<App>, Signed(form): Signed) -> Response {
+    match VoiceRequest::from_form(&form) {
+        Ok(request) => render(&app.desk.answer(&request).await),
+        Err(missing) => unusable(&missing),
+    }
+}
+
+pub(crate) async fn next(State(app): State<App>, Path((call, epoch)): Path<(String, u32)>, Signed(form): Signed) -> Response {
+    match VoiceRequest::from_form(&form) {
+        Ok(request) => render(&app.desk.next(&id(&call), epoch, &request).await),
+        Err(missing) => unusable(&missing),
+    }
+}
+
+pub(crate) async fn status(State(app): State<App>, Signed(form): Signed) -> Response {
+    match VoiceRequest::from_form(&form) {
+        Ok(request) => {
+            app.desk.status(&request).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(missing) => unusable(&missing),
+    }
+}
+
+pub(crate) async fn stream_status(State(app): State<App>, Path(call): Path<String>, Signed(form): Signed) -> Response {
+    match StreamStatus::from_form(&form) {
+        Ok(status) => {
+            app.desk.stream_status(&id(&call), &status).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(missing) => unusable(&missing),
+    }
+}
+
+fn id(text: &str) -> CallId {
+    CallId(text.chars().take(ID_MAX).collect::<String>().into())
+}
+
+fn render(document: &twiml::Response) -> Response {
+    ([(header::CONTENT_TYPE, "text/xml; charset=utf-8")], document.render()).into_response()
+}
+
+fn unusable(missing: &MissingParameter) -> Response {
+    problem(StatusCode::BAD_REQUEST, &missing.to_string())
+}

@@ -1,0 +1,188 @@
+//! Everything that happens on a call becomes a numbered fact, goes to the journal, and is remembered as far as the call
+//! itself still needs it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bridge::{CallFact, CallId, HistoryItem};
+use call::Event;
+use store::{Entry, Fact, Journal, Speaker};
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+/// Facts that a slow listener may lag behind.
+const FEED: usize = 1024;
+/// A finished call is remembered so long for late facts: recording, status callbacks.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// What this process knows of a call.
+#[derive(Debug)]
+struct Remembered {
+    epoch: u32,
+    seq: u64,
+    history: VecDeque<HistoryItem>,
+    touched: Instant,
+}
+
+/// Numbers facts and hands them on.
+pub struct Ledger {
+    journal: Journal,
+    calls: Mutex<HashMap<CallId, Remembered>>,
+    feed: broadcast::Sender<Entry>,
+}
+
+impl Ledger {
+    pub fn new(journal: Journal) -> Arc<Self> {
+        Arc::new(Self { journal, calls: Mutex::default(), feed: broadcast::channel(FEED).0 })
+    }
+
+    /// Every fact as it happens; a listener that lags loses the oldest.
+    pub fn subscribe(&self) -> broadcast::Receiver<Entry> {
+        self.feed.subscribe()
+    }
+
+    /// The journal behind it.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    fn calls(&self) -> MutexGuard<'_, HashMap<CallId, Remembered>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an epoch: 0 for a new call, a higher one when a call is taken over. `seq` is the first free number.
+    pub(crate) fn begin(&self, call: &CallId, epoch: u32, seq: u64, history: Vec<HistoryItem>) {
+        let now = Instant::now();
+        let mut calls = self.calls();
+        calls.retain(|_, it| now.duration_since(it.touched) < REMEMBERED);
+        calls.insert(call.clone(), Remembered { epoch, seq, history: history.into(), touched: now });
+    }
+
+    /// Whether this process numbers the call's facts.
+    pub(crate) fn knows(&self, call: &CallId) -> bool {
+        self.calls().contains_key(call)
+    }
+
+    /// The newest epoch of the call known here.
+    pub(crate) fn epoch(&self, call: &CallId) -> Option<u32> {
+        self.calls().get(call).map(|it| it.epoch)
+    }
+
+    /// What was said so far.
+    pub(crate) fn history(&self, call: &CallId) -> Option<Vec<HistoryItem>> {
+        self.calls().get(call).map(|it| it.history.iter().cloned().collect())
+    }
+
+    fn entry(&self, call: &CallId, tenant: &str, epoch: Option<u32>, fact: Fact) -> Entry {
+        let mut calls = self.calls();
+        let remembered = calls.entry(call.clone()).or_insert_with(|| Remembered {
+            epoch: epoch.unwrap_or(0),
+            seq: 0,
+            history: VecDeque::new(),
+            touched: Instant::now(),
+        });
+        remembered.touched = Instant::now();
+        remembered.remember(&fact);
+        let seq = remembered.seq;
+        remembered.seq += 1;
+        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_millis() as i64);
+        // Facts of an older epoch that come late count in the current one: numbers stay unique.
+        Entry { tenant: tenant.to_owned(), call: call.to_string(), epoch: remembered.epoch, seq, at_ms, fact }
+    }
+
+    /// Journals a fact without waiting.
+    pub(crate) fn append(&self, call: &CallId, tenant: &str, fact: Fact) {
+        let entry = self.entry(call, tenant, None, fact);
+        let _ = self.feed.send(entry.clone());
+        self.journal.append(entry);
+    }
+
+    /// Journals a fact and waits up to `wait` until it is on disk; `false` when that is not known.
+    pub(crate) async fn commit(&self, call: &CallId, tenant: &str, fact: Fact, wait: Duration) -> bool {
+        let entry = self.entry(call, tenant, None, fact);
+        let _ = self.feed.send(entry.clone());
+        matches!(tokio::time::timeout(wait, self.journal.commit(entry)).await, Ok(Ok(())))
+    }
+}
+
+impl bridge::Journal for Ledger {
+    fn record(&self, it: CallFact) {
+        let entry = self.entry(&it.call, &it.tenant, Some(it.epoch), fact(it.epoch, it.fact));
+        let _ = self.feed.send(entry.clone());
+        self.journal.append(entry);
+    }
+}
+
+impl Remembered {
+    fn remember(&mut self, fact: &Fact) {
+        let item = match fact {
+            Fact::Said { speaker: Speaker::Caller, text, .. } => HistoryItem::Caller(text.clone()),
+            Fact::Said { speaker: Speaker::Assistant, text, .. } => HistoryItem::Assistant(text.clone()),
+            Fact::ToolCalled { id, name, arguments } => {
+                HistoryItem::Tool { id: id.clone(), name: name.clone(), arguments: arguments.clone(), output: String::new() }
+            }
+            Fact::ToolFinished { id, output, .. } => {
+                for it in &mut self.history {
+                    if let HistoryItem::Tool { id: known, output: answer, .. } = it
+                        && known == id
+                    {
+                        output.clone_into(answer);
+                    }
+                }
+                return;
+            }
+            _ => return,
+        };
+        if self.history.len() == bridge::limits::HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(item);
+    }
+}
+
+fn fact(stream: u32, fact: bridge::Fact) -> Fact {
+    let ms = |it: Duration| it.as_millis() as u64;
+    let us = |it: Duration| it.as_micros() as u64;
+    match fact {
+        bridge::Fact::StreamStarted { stream_sid } => Fact::StreamStarted { stream_sid },
+        bridge::Fact::Recorded { path, length } => {
+            Fact::Recorded { stream, location: path.display().to_string(), channels: 2, length_ms: ms(length) }
+        }
+        bridge::Fact::Call(event) => match event {
+            Event::AssistantReady { after } => Fact::AssistantReady { after_ms: ms(after) },
+            Event::CallerSaid { text, start, end } => {
+                Fact::Said { speaker: Speaker::Caller, text, start_ms: ms(start), end_ms: ms(end), cut: false }
+            }
+            Event::AssistantSaid { text, start, end, cut } => {
+                Fact::Said { speaker: Speaker::Assistant, text, start_ms: ms(start), end_ms: ms(end), cut }
+            }
+            Event::Interrupted { heard, received, cleared } => {
+                Fact::Interrupted { heard_ms: ms(heard), received_ms: ms(received), cleared_ms: ms(cleared) }
+            }
+            Event::Key { key } => Fact::Key { key },
+            Event::ToolCalled { id, name, arguments } => Fact::ToolCalled { id, name, arguments },
+            Event::ToolFinished { id, output, failed } => Fact::ToolFinished { id, output, failed },
+            Event::Turn(it) => Fact::Turn {
+                endpointing_us: us(it.endpointing),
+                thinking_us: us(it.thinking),
+                bridging_us: us(it.bridging),
+                playout_us: us(it.playout),
+            },
+            Event::Ended { reason, duration, counters } => Fact::Ended {
+                stream,
+                reason: reason.name().into(),
+                blame: reason.blame().name().into(),
+                duration_ms: ms(duration),
+                frames_in: counters.caller_frames,
+                frames_in_dropped: counters.caller_frames_dropped,
+                frames_out: counters.played_frames,
+                assistant_ms_dropped: counters.assistant_ms_dropped,
+                underruns: counters.underruns,
+                interruptions: counters.interruptions,
+                input_tokens: counters.input_tokens,
+                output_tokens: counters.output_tokens,
+            },
+        },
+    }
+}

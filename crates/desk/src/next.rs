@@ -1,0 +1,442 @@
+//! The two decisions about a call: how to answer it, and what comes after a stream.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bridge::{AssistantPlan, Bridge, CallId, CallPlan, HistoryItem, Refusal};
+use call::{CallConfig, EndReason, Next, Prompt};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use store::{CallRow, Fact, Speaker, Store};
+use tokio::time::{Instant, timeout};
+use twilio::twiml::{Parameter, Response, Stream};
+use twilio::{StreamStatus, VoiceRequest};
+use uuid::Uuid;
+
+use crate::ledger::Ledger;
+use crate::phrases::Language;
+use crate::routes::{Route, Settings};
+
+/// A webhook waits at most this long for disk or database, then answers without.
+const STORE_WAIT: Duration = Duration::from_millis(800);
+/// More resumptions in [`RESUME_WINDOW`] than this, and something is wrong that resuming does not heal.
+const RESUMES_MAX: usize = 3;
+const RESUME_WINDOW: Duration = Duration::from_secs(60);
+/// Answers are remembered for repeated webhooks.
+const ANSWER_LIFE: Duration = Duration::from_secs(600);
+
+/// What Prometheus sees of the desk.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    answers: Family<AnswerLabels, Counter>,
+    unknown_numbers: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnswerLabels {
+    webhook: &'static str,
+    answer: &'static str,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("offhook");
+        registry.register("webhook_answers", "Voice webhooks, by what they were answered", metrics.answers.clone());
+        registry.register("unknown_numbers", "Calls to numbers that no route knows", metrics.unknown_numbers.clone());
+        metrics
+    }
+}
+
+/// Decides about calls.
+pub struct Desk {
+    settings: Settings,
+    bridge: Arc<Bridge>,
+    ledger: Arc<Ledger>,
+    store: Store,
+    metrics: Metrics,
+    answers: Mutex<Answers>,
+}
+
+#[derive(Default)]
+struct Answers {
+    /// By (account SID, call SID): one call of ours per call of Twilio's.
+    calls: HashMap<(String, String), Answered>,
+    /// What `next` answered for an epoch: a repeated request gets the same.
+    next: HashMap<(CallId, u32), (Response, Instant)>,
+    resumes: HashMap<CallId, Vec<Instant>>,
+}
+
+struct Answered {
+    call: CallId,
+    tenant: Arc<str>,
+    /// What the voice webhook was answered: a repeated one gets the same, single-use token included.
+    response: Option<Response>,
+    at: Instant,
+}
+
+/// A call as `next` needs it, from memory or from the store.
+struct Known {
+    tenant: Arc<str>,
+    call_sid: String,
+    account_sid: String,
+    route: Route,
+    /// The newest epoch begun.
+    epoch: u32,
+    history: Vec<HistoryItem>,
+}
+
+impl Desk {
+    pub fn new(settings: Settings, bridge: Arc<Bridge>, ledger: Arc<Ledger>, store: Store, metrics: Metrics) -> Self {
+        Self { settings, bridge, ledger, store, metrics, answers: Mutex::default() }
+    }
+
+    /// The address under which we are known.
+    pub fn public_url(&self) -> &crate::PublicUrl {
+        &self.settings.public_url
+    }
+
+    /// Where streams go.
+    pub fn bridge(&self) -> &Arc<Bridge> {
+        &self.bridge
+    }
+
+    /// Where facts go.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// It rings: a stream to the assistant of the called number, or a sentence that says why not.
+    pub async fn answer(&self, request: &VoiceRequest) -> Response {
+        let Some(route) = self.settings.route(request.to.as_deref()) else {
+            tracing::error!(call_sid = request.call_sid, "a call to a number that no route knows: add it under [numbers]");
+            self.metrics.unknown_numbers.inc();
+            return self.count("voice", "unknown_number", sentence(Language::default(), Language::not_in_service));
+        };
+        let (call, earlier) = self.call_of(request, &route.tenant);
+        if let Some(response) = earlier {
+            return self.count("voice", "repeated", response);
+        }
+        self.ledger.begin(&call, 0, 0, Vec::new());
+        let plan = self.plan(&call, route, &request.call_sid, &request.account_sid, 0, None);
+        let response = match self.connect(plan) {
+            Ok(response) => response,
+            Err(refusal) => {
+                self.forget(request);
+                return self.refuse("voice", route.language, refusal);
+            }
+        };
+        let fact = Fact::Ringing {
+            call_sid: request.call_sid.clone(),
+            account_sid: request.account_sid.clone(),
+            from: request.from.clone(),
+            to: request.to.clone(),
+            direction: request.direction.clone().unwrap_or_else(|| "inbound".into()),
+            api_version: request.api_version.clone(),
+            forwarded_from: request.forwarded_from.clone(),
+            caller_name: request.caller_name.clone(),
+            assistant: route.name.to_string(),
+            language: route.language.code().into(),
+            node: self.settings.node.clone(),
+        };
+        if !self.ledger.commit(&call, &route.tenant, fact, STORE_WAIT).await {
+            tracing::error!(%call, "the call is answered although the journal has not confirmed it");
+        }
+        if let Some(answered) = self.answers().calls.get_mut(&key(request)) {
+            answered.response = Some(response.clone());
+        }
+        tracing::info!(%call, call_sid = request.call_sid, "answered with a stream");
+        self.count("voice", "stream", response)
+    }
+
+    /// A stream is over, or could not be opened: the only way on.
+    pub async fn next(&self, call: &CallId, epoch: u32, request: &VoiceRequest) -> Response {
+        let language = |known: Option<&Known>| known.map_or(Language::default(), |it| it.route.language);
+        if let Some(answer) = self.earlier_answer(call, epoch) {
+            return self.count("next", "repeated", answer);
+        }
+        let reason = self.bridge.directory().end_of(call, epoch).await;
+        let known = self.known(call, request).await;
+        let Some(known) = known else {
+            tracing::error!(%call, call_sid = request.call_sid, "asked about a call that nobody knows");
+            return self.count("next", "unknown_call", sentence(language(None), Language::apology));
+        };
+        if known.call_sid != request.call_sid || known.account_sid != request.account_sid {
+            tracing::error!(%call, call_sid = request.call_sid, "asked about a call that belongs to another call SID");
+            return self.count("next", "foreign_call", Response::new().hangup());
+        }
+        if request.call_status.is_terminal() {
+            // The caller is gone; nobody hears the answer.
+            return self.decided(call, epoch, &known, "gone", Response::new());
+        }
+        let reason = match reason {
+            Some(reason) => reason,
+            // It ended in another process, or that process died in the middle.
+            None => self.recorded_end(call, epoch, &known).await.unwrap_or(EndReason::CallerLost),
+        };
+        tracing::info!(%call, epoch, %reason, "what comes next");
+        match reason.next() {
+            Next::HangUp => self.decided(call, epoch, &known, "hangup", Response::new().hangup()),
+            Next::Apologise => self.decided(call, epoch, &known, "apology", sentence(language(Some(&known)), Language::apology)),
+            Next::Resume => self.resume(call, epoch, known).await,
+        }
+    }
+
+    /// A status callback of the number or the call: in any order, any number of times.
+    pub async fn status(&self, request: &VoiceRequest) {
+        let Some((call, tenant)) = self.find(&request.account_sid, &request.call_sid).await else {
+            tracing::info!(call_sid = request.call_sid, "a status of a call that we did not answer");
+            return;
+        };
+        let status = &request.call_status;
+        let fact = Fact::Status {
+            status: status.name().into(),
+            rank: status.rank(),
+            terminal: status.is_terminal(),
+            duration_s: request.call_duration,
+        };
+        self.ledger.commit(&call, &tenant, fact, STORE_WAIT).await;
+    }
+
+    /// What became of a stream, by Twilio's account.
+    pub async fn stream_status(&self, call: &CallId, status: &StreamStatus) {
+        if let Some(error) = &status.error {
+            tracing::warn!(%call, error, "Twilio reports trouble with the stream");
+        }
+        let Some(tenant) = self.tenant_of(call).await else { return };
+        self.ledger.append(call, &tenant, Fact::StreamStatus { event: status.event.clone(), error: status.error.clone() });
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Our call for Twilio's, with what it was answered before if this is a repeated webhook.
+    fn call_of(&self, request: &VoiceRequest, tenant: &Arc<str>) -> (CallId, Option<Response>) {
+        let now = Instant::now();
+        let mut answers = self.answers();
+        answers.calls.retain(|_, it| now.duration_since(it.at) < ANSWER_LIFE || self.ledger.knows(&it.call));
+        let fresh =
+            || Answered { call: CallId(Uuid::now_v7().to_string().into()), tenant: tenant.clone(), response: None, at: now };
+        let answered = answers.calls.entry(key(request)).or_insert_with(fresh);
+        (answered.call.clone(), answered.response.clone())
+    }
+
+    fn forget(&self, request: &VoiceRequest) {
+        self.answers().calls.remove(&key(request));
+    }
+
+    async fn find(&self, account_sid: &str, call_sid: &str) -> Option<(CallId, Arc<str>)> {
+        let key = (account_sid.to_owned(), call_sid.to_owned());
+        let remembered = self.answers().calls.get(&key).map(|it| (it.call.clone(), it.tenant.clone()));
+        if remembered.is_some() {
+            return remembered;
+        }
+        let (tenant, call) = timeout(STORE_WAIT, self.store.call_of_sid(account_sid, call_sid)).await.ok()?.ok()??;
+        let (call, tenant): (CallId, Arc<str>) = (CallId(call.into()), tenant.into());
+        self.adopt(&call, &tenant).await?;
+        Some((call, tenant))
+    }
+
+    async fn tenant_of(&self, call: &CallId) -> Option<Arc<str>> {
+        let remembered = self.answers().calls.values().find(|it| it.call == *call).map(|it| it.tenant.clone());
+        if remembered.is_some() {
+            return remembered;
+        }
+        let tenant: Arc<str> = timeout(STORE_WAIT, self.store.owner_of(&call.0)).await.ok()?.ok()??.into();
+        self.adopt(call, &tenant).await?;
+        Some(tenant)
+    }
+
+    /// Reads a call that an earlier process answered, so that its facts are numbered on.
+    async fn adopt(&self, call: &CallId, tenant: &Arc<str>) -> Option<CallRow> {
+        let scope = self.store.tenant(tenant);
+        let row = timeout(STORE_WAIT, scope.call(&call.0)).await.ok()?.ok()??;
+        if !self.ledger.knows(call) {
+            let lines = timeout(STORE_WAIT, scope.transcript(&call.0)).await.ok()?.ok()?;
+            let said = lines.into_iter().map(|it| match it.speaker {
+                Speaker::Caller => HistoryItem::Caller(it.text),
+                Speaker::Assistant => HistoryItem::Assistant(it.text),
+            });
+            let tools = timeout(STORE_WAIT, scope.tool_calls(&call.0)).await.ok()?.ok()?;
+            let done = tools.into_iter().map(|it| HistoryItem::Tool {
+                id: it.id,
+                name: it.name,
+                arguments: it.arguments,
+                // Ambiguous: it may have happened. It is not run again; the assistant is told so.
+                output: it
+                    .output
+                    .unwrap_or_else(|| "unknown: the line dropped before the answer came; check before you promise".into()),
+            });
+            self.ledger.begin(call, row.epoch, row.last_seq.map_or(0, |it| it + 1), said.chain(done).collect());
+            let mut answers = self.answers();
+            let key = (row.account_sid.clone(), row.call_sid.clone());
+            answers
+                .calls
+                .insert(key, Answered { call: call.clone(), tenant: tenant.clone(), response: None, at: Instant::now() });
+        }
+        Some(row)
+    }
+
+    async fn known(&self, call: &CallId, request: &VoiceRequest) -> Option<Known> {
+        // A call that this process answered needs no database.
+        if self.ledger.knows(call)
+            && let Some(tenant) = self.tenant_of(call).await
+            && let Some((found, _)) = self.find(&request.account_sid, &request.call_sid).await
+            && found == *call
+            && let Some(route) = self.settings.route(request.to.as_deref()).filter(|it| it.tenant == tenant)
+        {
+            return Some(Known {
+                tenant,
+                call_sid: request.call_sid.clone(),
+                account_sid: request.account_sid.clone(),
+                route: route.clone(),
+                epoch: self.ledger.epoch(call)?,
+                history: self.ledger.history(call)?,
+            });
+        }
+        let tenant = self.tenant_of(call).await?;
+        let row = self.adopt(call, &tenant).await?;
+        let route = self.settings.route_of(&tenant, &row.assistant, row.to_number.as_deref())?.clone();
+        let history = self.ledger.history(call).unwrap_or_default();
+        Some(Known { tenant, call_sid: row.call_sid, account_sid: row.account_sid, route, epoch: row.epoch, history })
+    }
+
+    async fn recorded_end(&self, call: &CallId, epoch: u32, known: &Known) -> Option<EndReason> {
+        let row = timeout(STORE_WAIT, self.store.tenant(&known.tenant).call(&call.0)).await.ok()?.ok()??;
+        row.end_reason.filter(|_| row.epoch == epoch).as_deref().and_then(EndReason::from_name)
+    }
+
+    /// Another stream for the same call, in a new epoch, with everything said so far.
+    async fn resume(&self, call: &CallId, epoch: u32, known: Known) -> Response {
+        let language = known.route.language;
+        if !self.may_resume(call) {
+            tracing::error!(%call, "resumed {RESUMES_MAX} times within {RESUME_WINDOW:?}: giving up");
+            return self.decided(call, epoch, &known, "gave_up", sentence(language, Language::apology));
+        }
+        let claimed = known.epoch + 1;
+        // One owner per epoch. A database that is away does not keep a single node from going on.
+        let claim = timeout(STORE_WAIT, self.store.tenant(&known.tenant).claim(&call.0, known.epoch, &self.settings.node)).await;
+        if let Ok(Ok(false)) = claim {
+            // The row may lag behind the journal of this very process; the stream being free was checked by `end_of`.
+            tracing::warn!(%call, epoch = claimed, "the database knows another epoch of this call");
+        }
+        let history = known.history.clone();
+        self.ledger.begin(call, claimed, 0, history.clone());
+        self.ledger.commit(call, &known.tenant, Fact::Claimed { node: self.settings.node.clone() }, STORE_WAIT).await;
+        let plan = self.plan(call, &known.route, &known.call_sid, &known.account_sid, claimed, Some(history));
+        match self.connect(plan) {
+            Ok(answer) => self.decided(call, epoch, &known, "resume", answer),
+            Err(refusal) => self.refuse("next", language, refusal),
+        }
+    }
+
+    fn may_resume(&self, call: &CallId) -> bool {
+        let now = Instant::now();
+        let mut answers = self.answers();
+        answers.resumes.retain(|_, it| it.last().is_some_and(|at| now.duration_since(*at) < ANSWER_LIFE));
+        let resumes = answers.resumes.entry(call.clone()).or_default();
+        resumes.retain(|at| now.duration_since(*at) < RESUME_WINDOW);
+        let may = resumes.len() < RESUMES_MAX;
+        if may {
+            resumes.push(now);
+        }
+        may
+    }
+
+    fn earlier_answer(&self, call: &CallId, epoch: u32) -> Option<Response> {
+        let answers = self.answers();
+        answers.next.get(&(call.clone(), epoch)).map(|it| it.0.clone())
+    }
+
+    fn decided(&self, call: &CallId, epoch: u32, known: &Known, answer: &'static str, response: Response) -> Response {
+        self.ledger.append(call, &known.tenant, Fact::Next { answer: answer.into() });
+        let now = Instant::now();
+        let mut answers = self.answers();
+        answers.next.retain(|_, it| now.duration_since(it.1) < ANSWER_LIFE);
+        answers.next.insert((call.clone(), epoch), (response.clone(), now));
+        drop(answers);
+        self.count("next", answer, response)
+    }
+
+    fn refuse(&self, webhook: &'static str, language: Language, refusal: Refusal) -> Response {
+        tracing::warn!(%refusal, "a call is turned away");
+        let (answer, words): (_, fn(Language) -> &'static str) = match refusal {
+            Refusal::Full { .. } => ("full", Language::busy),
+            Refusal::Draining => ("draining", Language::apology),
+        };
+        self.count(webhook, answer, sentence(language, words))
+    }
+
+    fn count(&self, webhook: &'static str, answer: &'static str, response: Response) -> Response {
+        self.metrics.answers.get_or_create(&AnswerLabels { webhook, answer }).inc();
+        response
+    }
+
+    fn connect(&self, plan: CallPlan) -> Result<Response, Refusal> {
+        let (call, epoch) = (plan.call.clone(), plan.epoch);
+        let token = self.bridge.expect(plan)?;
+        let url = &self.settings.public_url;
+        let (action, redirect) = url.next(&call, epoch);
+        let parameter = |name, value: &str| Parameter::new(name, value).expect("ids and tokens are short");
+        let stream = Stream {
+            url: url.websocket("/twilio-stream"),
+            status_callback: url.http(&format!("/twilio/stream-status/{call}")),
+            parameters: vec![parameter(bridge::CALL_PARAMETER, &call.0), parameter(bridge::TOKEN_PARAMETER, token.expose())],
+        };
+        // The redirect is reached only if Twilio should ever ignore `action`.
+        let document = Response::new().connect(&action, stream).and_then(|it| it.redirect(&redirect));
+        Ok(document.expect("PUBLIC_URL was checked at start, and paths are ours"))
+    }
+
+    fn plan(
+        &self,
+        call: &CallId,
+        route: &Route,
+        call_sid: &str,
+        account_sid: &str,
+        epoch: u32,
+        resumed: Option<Vec<HistoryItem>>,
+    ) -> CallPlan {
+        let limits = &self.settings.limits;
+        let announces_end_of_speech = matches!(route.assistant, AssistantPlan::OpenAi(_));
+        let config = CallConfig {
+            answer_timeout: limits.answer_timeout,
+            // 2 s: older words of the caller would be answered out of time.
+            preroll_frames_max: 100,
+            lead: limits.lead,
+            backlog_max: Duration::from_secs(120),
+            farewell_timeout: Duration::from_secs(4),
+            media_timeout: limits.media_timeout,
+            duration_max: limits.duration_max,
+            tool_timeout: Duration::from_secs(20),
+            utterance_gap: (!announces_end_of_speech).then_some(Duration::from_millis(400)),
+            provider_cancels: true,
+            phrase: resumed.is_some().then(|| route.language.cut_off()),
+            opening: if resumed.is_some() { Prompt::Continuation } else { Prompt::Greeting },
+        };
+        CallPlan {
+            call: call.clone(),
+            tenant: route.tenant.clone(),
+            call_sid: call_sid.to_owned(),
+            account_sid: account_sid.to_owned(),
+            epoch,
+            assistant: route.assistant.clone(),
+            config,
+            history: resumed.unwrap_or_default(),
+            recording: self.settings.recordings.as_ref().map(|it| it.join(&*route.tenant).join(format!("{call}-{epoch}.wav"))),
+        }
+    }
+}
+
+fn key(request: &VoiceRequest) -> (String, String) {
+    (request.account_sid.clone(), request.call_sid.clone())
+}
+
+fn sentence(language: Language, words: fn(Language) -> &'static str) -> Response {
+    Response::new().say(words(language), language.say()).hangup()
+}

@@ -1,0 +1,129 @@
+//! Which number is answered how, and every address we hand out.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bridge::{AssistantPlan, CallId};
+use url::Url;
+
+use crate::phrases::Language;
+
+/// The address under which Twilio reaches us: `https://host[:port][/prefix]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    /// # Errors
+    /// Says what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text.trim())
+            .map_err(|error| format!("expected an address such as https://phone.example.com ({error})"))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err("expected an address that begins with https://".into());
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("expected an address without ? and #".into());
+        }
+        Ok(Self(text.trim().trim_end_matches('/').to_owned()))
+    }
+
+    /// Whether the address is encrypted, as every address on the internet must be.
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+
+    /// The prefix of all our paths: empty, or `/voiceclone`.
+    pub fn path_prefix(&self) -> &str {
+        let after_scheme = self.0.find("://").map_or(0, |it| it + 3);
+        self.0[after_scheme..].find('/').map_or("", |it| &self.0[after_scheme + it..])
+    }
+
+    /// The absolute address of one of our paths, for HTTP.
+    pub fn http(&self, path: &str) -> String {
+        format!("{}{path}", self.0)
+    }
+
+    /// Same for a WebSocket.
+    pub fn websocket(&self, path: &str) -> String {
+        format!("ws{}{path}", self.0.strip_prefix("http").unwrap_or(&self.0))
+    }
+
+    /// What Twilio asks when a stream of that epoch is over, with orders for Twilio's own retries in the fragment: four
+    /// of them on any failure, 1.5 s to connect, 4 s to answer, 14 s in all. Fragments are neither sent nor signed.
+    pub(crate) fn next(&self, call: &CallId, epoch: u32) -> (String, String) {
+        let plain = self.http(&format!("/twilio/next/{call}/{epoch}"));
+        (format!("{plain}#rc=4&rp=all&ct=1500&rt=4000&tt=14000"), plain)
+    }
+}
+
+/// How calls to one number are answered.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub tenant: Arc<str>,
+    /// Name of the assistant, for the record.
+    pub name: Arc<str>,
+    pub assistant: AssistantPlan,
+    pub language: Language,
+}
+
+/// Limits of every call.
+#[derive(Clone, Debug)]
+pub struct CallLimits {
+    pub duration_max: Duration,
+    /// Audio kept at Twilio ahead of the ear.
+    pub lead: Duration,
+    /// The assistant's session must be ready by then.
+    pub answer_timeout: Duration,
+    /// No caller audio for so long means that the line is dead.
+    pub media_timeout: Duration,
+}
+
+/// What the operator decided.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub public_url: PublicUrl,
+    /// This process, in records.
+    pub node: String,
+    /// By called number, E.164.
+    pub routes: BTreeMap<String, Route>,
+    /// For numbers not named.
+    pub fallback: Option<Route>,
+    pub limits: CallLimits,
+    /// Folder for recordings; `None` records nothing.
+    pub recordings: Option<PathBuf>,
+    pub time_zone: jiff::tz::TimeZone,
+}
+
+impl Settings {
+    /// The route of a called number.
+    pub(crate) fn route(&self, to: Option<&str>) -> Option<&Route> {
+        to.and_then(|it| self.routes.get(it)).or(self.fallback.as_ref())
+    }
+
+    /// The route that answered a call before: by assistant, should the number have moved meanwhile.
+    pub(crate) fn route_of(&self, tenant: &str, assistant: &str, to: Option<&str>) -> Option<&Route> {
+        let mut all = self.routes.values().chain(&self.fallback);
+        all.find(|it| *it.tenant == *tenant && *it.name == *assistant)
+            .or_else(|| self.route(to).filter(|it| *it.tenant == *tenant))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_absolute_and_keep_the_prefix() {
+        let url = PublicUrl::parse("https://phone.example.com/voiceclone/").unwrap();
+        assert_eq!(url.http("/twilio/voice"), "https://phone.example.com/voiceclone/twilio/voice");
+        assert_eq!(url.websocket("/twilio-stream"), "wss://phone.example.com/voiceclone/twilio-stream");
+        assert_eq!(url.path_prefix(), "/voiceclone");
+        let local = PublicUrl::parse("http://127.0.0.1:8000").unwrap();
+        assert_eq!((local.websocket("/x").as_str(), local.path_prefix(), local.is_https()), ("ws://127.0.0.1:8000/x", "", false));
+        for wrong in ["phone.example.com", "ftp://x", "https://h/?a=1", ""] {
+            assert!(PublicUrl::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
