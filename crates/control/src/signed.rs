@@ -62,7 +62,7 @@ impl FromRequest<App> for Signed {
         let uri = original_uri(&mut parts, app).await;
         let headers = parts.headers.clone();
         let body = Bytes::from_request(Request::from_parts(parts, body), app).await.map_err(|_| {
-            Box::new(problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any webhook of Twilio's, or broke off"))
+            Problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any webhook of Twilio's, or broke off")
         })?;
         let form = Form::parse(&body);
         app.signatures.check(&public_address(app, &uri, false), Body::Form(form.parameters()), &headers)?;
