@@ -1,1 +1,24 @@
+#![doc = include_str!("../README.md")]
 
+mod ear;
+mod elevenlabs;
+mod net;
+mod openai;
+mod provider;
+mod script;
+mod speech;
+mod stream;
+mod telephone;
+mod timeline;
+mod twiml;
+pub mod web;
+
+pub use ear::{Ear, Heard};
+pub use elevenlabs::ElevenLabs;
+pub use net::{BoxIo, Io, Listener, Network};
+pub use openai::OpenAi;
+pub use provider::{Behaviour, OutputFormat};
+pub use script::{AssistantScript, Broken, CallerScript};
+pub use speech::{Speech, Utterance};
+pub use telephone::{CallOutcome, TelephoneNetwork};
+pub use timeline::{Moment, Party, Timeline, Watcher};

@@ -29,6 +29,12 @@ pub struct Store {
     /// One connection: SQLite has one writer.
     writer: SqlitePool,
     readers: SqlitePool,
+    hold_clock: bool,
+}
+
+/// Keeps simulated time from passing while the database works; see [`Store::hold_clock`].
+struct Busy {
+    _working: Option<std::sync::mpsc::Sender<()>>,
 }
 
 /// A call as it stands.
@@ -116,17 +122,36 @@ impl Store {
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(open)?;
         migrator().run(&writer).await?;
         let readers = SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true)).await.map_err(open)?;
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, hold_clock: false })
+    }
+
+    /// For simulations with a paused clock: the database works in threads of its own, which the clock does not see, so
+    /// that waiting for it would look idle and make timeouts fire at once. A blocking task that lasts as long as the
+    /// query keeps the clock where it is.
+    pub fn hold_clock(mut self) -> Self {
+        self.hold_clock = true;
+        self
+    }
+
+    fn busy(&self) -> Busy {
+        let working = self.hold_clock.then(|| {
+            let (working, done) = std::sync::mpsc::channel::<()>();
+            tokio::task::spawn_blocking(move || drop(done.recv()));
+            working
+        });
+        Busy { _working: working }
     }
 
     /// How far the journal was delivered.
     pub async fn position(&self) -> Result<Position, StoreError> {
+        let _busy = self.busy();
         let row = sqlx::query("SELECT segment, bytes FROM journal_position WHERE id = 1").fetch_one(&self.writer).await?;
         Ok(Position { segment: row.try_get::<i64, _>(0)? as u64, bytes: row.try_get::<i64, _>(1)? as u64 })
     }
 
     /// Delivers facts and the new position in one transaction. A fact delivered before changes nothing.
     pub async fn apply(&self, entries: &[Entry], to: Position) -> Result<(), StoreError> {
+        let _busy = self.busy();
         let mut transaction = self.writer.begin().await?;
         for entry in entries {
             apply(&mut transaction, entry).await?;
@@ -142,12 +167,14 @@ impl Store {
 
     /// Whose a call is: the only question asked without a tenant, because Twilio's requests name none.
     pub async fn owner_of(&self, call: &str) -> Result<Option<String>, StoreError> {
+        let _busy = self.busy();
         let row = sqlx::query("SELECT tenant FROM calls WHERE id = $1").bind(call).fetch_optional(&self.readers).await?;
         Ok(row.map(|it| it.try_get(0)).transpose()?)
     }
 
     /// The call of a Twilio call SID, with its tenant: status callbacks name nothing else.
     pub async fn call_of_sid(&self, account_sid: &str, call_sid: &str) -> Result<Option<(String, String)>, StoreError> {
+        let _busy = self.busy();
         let row = sqlx::query("SELECT tenant, id FROM calls WHERE account_sid = $1 AND call_sid = $2")
             .bind(account_sid)
             .bind(call_sid)
@@ -178,6 +205,7 @@ pub struct Scope<'a> {
 impl Scope<'_> {
     /// A call, by our id.
     pub async fn call(&self, id: &str) -> Result<Option<CallRow>, StoreError> {
+        let _busy = self.store.busy();
         let row = sqlx::query(
             "SELECT c.*, (SELECT MAX(seq) FROM call_events e WHERE e.call = c.id AND e.epoch = c.epoch) AS last_seq
              FROM calls c WHERE c.tenant = $1 AND c.id = $2",
@@ -191,6 +219,7 @@ impl Scope<'_> {
 
     /// The newest calls first, at most `limit`.
     pub async fn calls(&self, limit: u32) -> Result<Vec<CallRow>, StoreError> {
+        let _busy = self.store.busy();
         let rows = sqlx::query(
             "SELECT c.*, NULL AS last_seq FROM calls c WHERE c.tenant = $1 ORDER BY c.started_at_ms DESC, c.id DESC LIMIT $2",
         )
@@ -203,6 +232,7 @@ impl Scope<'_> {
 
     /// What was said, in order.
     pub async fn transcript(&self, call: &str) -> Result<Vec<Line>, StoreError> {
+        let _busy = self.store.busy();
         let rows = sqlx::query(
             "SELECT epoch, speaker, text, start_ms, end_ms, cut FROM transcript WHERE tenant = $1 AND call = $2 ORDER BY epoch, start_ms, seq",
         )
@@ -225,6 +255,7 @@ impl Scope<'_> {
 
     /// Latency of every turn, in order.
     pub async fn turns(&self, call: &str) -> Result<Vec<TurnRow>, StoreError> {
+        let _busy = self.store.busy();
         let rows = sqlx::query(
             "SELECT endpointing_us, thinking_us, bridging_us, playout_us FROM turns WHERE tenant = $1 AND call = $2 ORDER BY epoch, seq",
         )
@@ -241,6 +272,7 @@ impl Scope<'_> {
 
     /// Tool calls in the order they were made.
     pub async fn tool_calls(&self, call: &str) -> Result<Vec<ToolCallRow>, StoreError> {
+        let _busy = self.store.busy();
         let rows = sqlx::query(
             "SELECT id, name, arguments, output, failed FROM tool_calls WHERE tenant = $1 AND call = $2 ORDER BY called_ms",
         )
@@ -262,6 +294,7 @@ impl Scope<'_> {
 
     /// Recordings, one per stream of the call.
     pub async fn recordings(&self, call: &str) -> Result<Vec<RecordingRow>, StoreError> {
+        let _busy = self.store.busy();
         let rows = sqlx::query(
             "SELECT epoch, location, channels, length_ms FROM recordings WHERE tenant = $1 AND call = $2 ORDER BY epoch",
         )
@@ -282,6 +315,7 @@ impl Scope<'_> {
 
     /// Takes a call over: raises its epoch from `epoch` by one. `false` when somebody else was faster.
     pub async fn claim(&self, call: &str, epoch: u32, node: &str) -> Result<bool, StoreError> {
+        let _busy = self.store.busy();
         let done = sqlx::query("UPDATE calls SET epoch = epoch + 1, owner_node = $1, resumes = resumes + 1 WHERE tenant = $2 AND id = $3 AND epoch = $4")
             .bind(node)
             .bind(self.tenant)

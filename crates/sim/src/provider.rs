@@ -1,0 +1,150 @@
+//! What the simulated providers have in common: a pair of ears with a turn detector, and a voice that comes in bursts.
+
+use std::time::Duration;
+
+use media::{BYTES_PER_MS, Format, Frame, Rate, SpeechDetector, Transcoder};
+
+use crate::ear::{Ear, Heard};
+use crate::script::{AssistantScript, Cause, Reply};
+use crate::speech::{Speech, Utterance};
+
+/// How the provider deals with audio formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// As asked: μ-law.
+    Ulaw,
+    /// Insists on PCM (24 kHz at OpenAI, 16 kHz at ElevenLabs), and says so.
+    Pcm16,
+    /// Says μ-law and sends PCM: seen in the field.
+    Lies,
+}
+
+/// How a simulated provider behaves.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    pub script: AssistantScript,
+    pub speech: Speech,
+    pub format: OutputFormat,
+    /// From the end of a turn to the first audio of the answer.
+    pub thinking: Duration,
+    /// The only key that is let in.
+    pub api_key: String,
+    /// The session is closed after this long.
+    pub session_max: Duration,
+    /// Speech is generated this many times faster than it plays.
+    pub burst: u32,
+}
+
+impl Behaviour {
+    /// Answers after 300 ms, four times faster than real time, for an hour.
+    pub fn new(script: AssistantScript, speech: Speech, format: OutputFormat, api_key: &str) -> Self {
+        Self {
+            script,
+            speech,
+            format,
+            thinking: Duration::from_millis(300),
+            api_key: api_key.to_owned(),
+            session_max: Duration::from_secs(3600),
+            burst: 4,
+        }
+    }
+
+    pub(crate) fn utterance(&self, name: &str) -> Option<&'static Utterance> {
+        self.speech.assistant.iter().find(|it| it.name == name)
+    }
+
+    pub(crate) fn reply(&self, cause: &Cause) -> Option<Reply> {
+        self.script.reply(cause).cloned()
+    }
+
+    pub(crate) fn text_of(&self, name: &str) -> &'static str {
+        self.speech.caller.iter().find(|it| it.name == name).map_or("", |it| it.text)
+    }
+}
+
+/// Turn detection by real energy, and recognition of what was said.
+pub(crate) struct Ears {
+    to_ulaw: Transcoder,
+    ulaw: Vec<u8>,
+    pending: Vec<u8>,
+    detector: SpeechDetector,
+    ear: Ear,
+    /// Milliseconds of audio received: the provider's clock.
+    pub(crate) ms: usize,
+    speaking: bool,
+    quiet_ms: usize,
+    pub(crate) silence_ms: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Turn {
+    Started,
+    Stopped(Option<Heard>),
+}
+
+impl Ears {
+    pub(crate) fn new(known: &'static [Utterance], format: Format) -> Self {
+        Self {
+            to_ulaw: Transcoder::new(format, Format::Ulaw8k).expect("one side is μ-law"),
+            ulaw: Vec::new(),
+            pending: Vec::new(),
+            detector: SpeechDetector::default(),
+            ear: Ear::new(known),
+            ms: 0,
+            speaking: false,
+            quiet_ms: 0,
+            silence_ms: 500,
+        }
+    }
+
+    pub(crate) fn listen(&mut self, audio: &[u8]) -> Vec<Turn> {
+        self.ulaw.clear();
+        self.to_ulaw.push(audio, &mut self.ulaw);
+        self.pending.extend_from_slice(&self.ulaw);
+        let whole = self.pending.len() / media::FRAME_BYTES * media::FRAME_BYTES;
+        let frames: Vec<Frame> = Frame::cut(&self.pending[..whole]).collect();
+        self.pending.drain(..whole);
+        let mut turns = Vec::new();
+        for frame in frames {
+            self.ms += frame.ulaw().len() / BYTES_PER_MS;
+            let ended = self.ear.listen(frame.ulaw());
+            let speech = self.detector.push(frame.ulaw()).speech;
+            self.quiet_ms = if speech { 0 } else { self.quiet_ms + media::FRAME_MS };
+            if speech && !self.speaking {
+                self.speaking = true;
+                turns.push(Turn::Started);
+            } else if self.speaking && self.quiet_ms >= self.silence_ms {
+                self.speaking = false;
+                turns.push(Turn::Stopped(self.ear.end().or(ended)));
+            }
+        }
+        turns
+    }
+}
+
+/// Sizes of delivered pieces in bytes: never whole frames, sometimes half a sample.
+const PIECES: [usize; 7] = [320, 1280, 1234, 801, 2663, 4000, 1166];
+
+/// An utterance as pieces in a format, each with its playing time.
+pub(crate) fn pieces(utterance: &Utterance, format: Format) -> Vec<(Vec<u8>, Duration)> {
+    let audio = match format {
+        Format::Ulaw8k => utterance.ulaw.to_vec(),
+        Format::Pcm16(Rate::Hz24000) => utterance.pcm24.to_vec(),
+        other => {
+            let mut audio = Vec::new();
+            Transcoder::new(Format::Ulaw8k, other).expect("one side is μ-law").push(utterance.ulaw, &mut audio);
+            audio
+        }
+    };
+    let (mut rest, mut found) = (audio.as_slice(), Vec::new());
+    for size in PIECES.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (piece, after) = rest.split_at((*size).min(rest.len()));
+        let time = Duration::from_micros((piece.len() * 1000 / format.bytes_per_ms()) as u64);
+        found.push((piece.to_vec(), time));
+        rest = after;
+    }
+    found
+}
