@@ -1,1 +1,190 @@
-fn main() {}
+//! Arguments, environment, signals, logging. Everything else is in the library.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use axum::serve::ListenerExt as _;
+use bridge::net::Internet;
+use clap::{Parser, Subcommand};
+use offhook::config::{self, Config};
+use offhook::demo::{self, Format, Options, Provider};
+use offhook::server::{Parts, Server};
+use store::Store;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(version, about = "The real-time bridge between telephone calls and AI voices")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer the telephone
+    Serve {
+        /// Settings file; the environment wins over it
+        #[arg(long, default_value = "offhook.toml")]
+        config: PathBuf,
+    },
+    /// Show a whole call against simulated peers, and check every step of it
+    Demo {
+        #[arg(long, value_enum, default_value = "openai")]
+        assistant: Provider,
+        #[arg(long, value_enum, default_value = "ulaw")]
+        format: Format,
+        /// en or ro
+        #[arg(long, default_value = "en")]
+        language: String,
+        /// Calls at a time
+        #[arg(long, default_value_t = 1)]
+        calls: usize,
+        /// Stay up afterwards, to look around
+        #[arg(long)]
+        keep: bool,
+    },
+    /// List every setting
+    Settings,
+}
+
+fn main() -> ExitCode {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match arguments.command {
+            Command::Serve { config } => serve(config).await,
+            Command::Demo { assistant, format, language, calls, keep } => {
+                show(assistant, format, language, calls.max(1), keep).await
+            }
+            Command::Settings => {
+                print!("{}", config::table());
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    });
+    result.unwrap_or_else(|error| {
+        eprintln!("offhook: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn log(filter: &str) {
+    let (json, filter) = filter.strip_prefix("json,").map_or((false, filter), |it| (true, it));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    if json {
+        subscriber.json().init();
+    } else {
+        subscriber.init();
+    }
+}
+
+async fn serve(file: PathBuf) -> Result<ExitCode> {
+    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", file.display())),
+    };
+    let name = file.display().to_string();
+    let config: Config = config::load(text.as_deref().map(|it| (name.as_str(), it)), &env)?;
+    log(env.get("RUST_LOG").or_else(|| env.get("OFFHOOK_LOG")).map_or("info", String::as_str));
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    if config.skip_signatures {
+        tracing::warn!(
+            "SKIP_WEBHOOK_SIGNATURE_VALIDATION is set: every request is believed. Never do this where others can reach this port"
+        );
+    }
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("the data folder {} cannot be made", config.data_dir.display()))?;
+    let store = Store::open(&config.database_url).await?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!("{} is not free: is another server running there? Choose another with OFFHOOK_LISTEN", config.listen)
+    })?;
+    let listener = listener.tap_io(|socket| {
+        let _ = socket.set_nodelay(true);
+    });
+    let public_url = config.settings.public_url.clone();
+    let parts = Parts {
+        settings: config.settings,
+        calls_max: config.calls_max,
+        auth_tokens: (!config.skip_signatures).then_some(config.auth_tokens),
+        net: Arc::new(Internet::default()),
+        listener,
+        store,
+    };
+    let server = Server::start(parts, &config.data_dir).await?;
+    tracing::info!(listen = %config.listen, voice_url = public_url.http("/twilio/voice"), status_callback = public_url.http("/twilio/status"), "ready: set these addresses at your Twilio number");
+    terminated().await?;
+    tracing::info!(calls = server.bridge.directory().live(), soft = ?config.drain, "shutting down: live calls may finish");
+    let left = tokio::select! {
+        left = server.shut_down(config.drain) => left,
+        it = terminated() => {
+            it?;
+            tracing::warn!("asked a second time: leaving at once; callers go on with the next process");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    tracing::info!(left, "good night");
+    Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// SIGTERM or Ctrl-C.
+async fn terminated() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+    }
+}
+
+async fn show(provider: Provider, format: Format, language: String, calls: usize, keep: bool) -> Result<ExitCode> {
+    if let Ok(filter) = std::env::var("RUST_LOG") {
+        log(&filter);
+    }
+    let folder = tempfile::Builder::new().prefix("offhook-demo-").tempdir()?.keep();
+    let options = Options {
+        provider,
+        format,
+        language,
+        calls,
+        network: sim::Network::Loopback,
+        virtual_time: false,
+        print: true,
+        folder: folder.clone(),
+    };
+    println!("A call in real time: {provider:?}, {format:?}, {} call{}.\n", calls, if calls == 1 { "" } else { "s" });
+    let (report, stage) = demo::run(&options).await?;
+    print!("{}", report.text);
+    println!("\nSteps");
+    for check in &report.checks {
+        match &check.found {
+            Ok(()) => println!("  ✓ {}", check.step),
+            Err(found) => println!("  ✗ {}: {found}", check.step),
+        }
+    }
+    let failures = report.failures().len();
+    println!("\n{} of {} steps happened as they should.", report.checks.len() - failures, report.checks.len());
+    if keep {
+        println!("\nStill up; Ctrl-C ends it. Look around:");
+        println!("  curl http://{}/health", stage.address);
+        println!("  curl http://{}/metrics", stage.address);
+        println!("  sqlite3 {} 'SELECT speaker, text FROM transcript'", folder.join("offhook.db").display());
+        terminated().await?;
+    }
+    stage.strike().await;
+    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

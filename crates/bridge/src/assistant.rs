@@ -122,6 +122,8 @@ pub(crate) struct Downlink {
     transcoder: Transcoder,
     sniffer: Sniffer,
     encoded: Vec<u8>,
+    /// The first bytes of a session, until it is sure that they are not static: 800 bytes, usually less than one piece.
+    held: Vec<u8>,
     /// What the last step made, valid until the next one.
     pub(crate) ulaw: Vec<u8>,
     metrics: Metrics,
@@ -134,6 +136,7 @@ impl Downlink {
             transcoder: passthrough(),
             sniffer: Sniffer::new(Encoding::Ulaw),
             encoded: Vec::with_capacity(4096),
+            held: Vec::new(),
             ulaw: Vec::with_capacity(4096),
             metrics,
             peer,
@@ -160,13 +163,26 @@ impl Downlink {
             self.metrics.format_mismatches.inc();
             self.set_format(format);
         }
+        if !self.sniffer.has_judged() {
+            self.held.extend_from_slice(&self.encoded);
+            return Ok(());
+        }
+        self.release();
         self.transcoder.push(&self.encoded, &mut self.ulaw);
         Ok(())
+    }
+
+    fn release(&mut self) {
+        if !self.held.is_empty() {
+            self.transcoder.push(&self.held, &mut self.ulaw);
+            self.held = Vec::new();
+        }
     }
 
     /// Ends an utterance; `self.ulaw` holds its tail.
     pub(crate) fn flush(&mut self) {
         self.ulaw.clear();
+        self.release();
         if !self.transcoder.is_passthrough() {
             self.transcoder.flush(&mut self.ulaw);
         }
@@ -174,6 +190,7 @@ impl Downlink {
 
     /// An utterance was cut, or another one begins.
     pub(crate) fn reset(&mut self) {
+        self.held.clear();
         self.transcoder.reset();
     }
 }

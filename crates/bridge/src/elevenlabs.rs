@@ -135,7 +135,13 @@ impl Mapper for ElevenLabs {
                     self.downlink.reset();
                 }
                 self.downlink.push(&audio)?;
-                call(Input::AssistantAudio { response: ResponseId(event_id), item: ItemId(event_id), ulaw: &self.downlink.ulaw });
+                if !self.downlink.ulaw.is_empty() {
+                    call(Input::AssistantAudio {
+                        response: ResponseId(event_id),
+                        item: ItemId(event_id),
+                        ulaw: &self.downlink.ulaw,
+                    });
+                }
             }
             ServerEvent::Ping { event_id } => self.send(&ClientEvent::Pong { event_id }, outbox)?,
             ServerEvent::Interruption { event_id } => {

@@ -325,7 +325,9 @@ impl Mapper for OpenAi {
                     self.downlink.reset();
                 }
                 self.downlink.push(&delta)?;
-                call(Input::AssistantAudio { response, item, ulaw: &self.downlink.ulaw });
+                if !self.downlink.ulaw.is_empty() {
+                    call(Input::AssistantAudio { response, item, ulaw: &self.downlink.ulaw });
+                }
             }
             ServerEvent::AudioDone { response_id, item_id } => {
                 let response = ResponseId(self.responses.number(&response_id));

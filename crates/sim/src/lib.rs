@@ -22,3 +22,8 @@ pub use script::{AssistantScript, Broken, CallerScript};
 pub use speech::{Speech, Utterance};
 pub use telephone::{CallOutcome, TelephoneNetwork};
 pub use timeline::{Moment, Party, Timeline, Watcher};
+
+/// One sample as μ-law, for listening to recordings.
+pub fn ulaw(sample: i16) -> u8 {
+    media::g711::encode(sample)
+}

@@ -110,6 +110,16 @@ impl Caller {
         }
     }
 
+    /// The stream is over: what was being heard has ended, whatever follows.
+    fn stop_hearing(&mut self, network: &TelephoneNetwork) {
+        if let Some(heard) = self.ear.end() {
+            self.heard_something(heard, network);
+        }
+        if matches!(self.script.get(self.step), Some(Step::Hear { .. })) {
+            self.act(network);
+        }
+    }
+
     /// What to do now, after the script.
     fn act(&mut self, network: &TelephoneNetwork) -> Deed {
         let now = Instant::now();
@@ -383,6 +393,18 @@ impl Session<'_> {
 
 /// Runs the stream until somebody ends it.
 pub(crate) async fn run(
+    network: &TelephoneNetwork,
+    socket: WebSocketStream<BoxIo>,
+    stream: &Stream,
+    ids: Ids,
+    caller: &mut Caller,
+) -> StreamEnd {
+    let end = converse(network, socket, stream, ids, caller).await;
+    caller.stop_hearing(network);
+    end
+}
+
+async fn converse(
     network: &TelephoneNetwork,
     socket: WebSocketStream<BoxIo>,
     stream: &Stream,

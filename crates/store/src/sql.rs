@@ -32,9 +32,19 @@ pub struct Store {
     hold_clock: bool,
 }
 
-/// Keeps simulated time from passing while the database works; see [`Store::hold_clock`].
+/// Keeps simulated time from passing until it is dropped; see [`Store::open_for_simulation`].
 struct Busy {
-    _working: Option<std::sync::mpsc::Sender<()>>,
+    _working: std::sync::mpsc::Sender<()>,
+}
+
+impl Busy {
+    fn begin() -> Self {
+        let (working, done) = std::sync::mpsc::channel();
+        tokio::task::spawn_blocking(move || {
+            let _ = done.recv();
+        });
+        Self { _working: working }
+    }
 }
 
 /// A call as it stands.
@@ -125,21 +135,19 @@ impl Store {
         Ok(Self { writer, readers, hold_clock: false })
     }
 
-    /// For simulations with a paused clock: the database works in threads of its own, which the clock does not see, so
-    /// that waiting for it would look idle and make timeouts fire at once. A blocking task that lasts as long as the
-    /// query keeps the clock where it is.
-    pub fn hold_clock(mut self) -> Self {
-        self.hold_clock = true;
-        self
+    /// Same, for simulations with a paused clock: the database works in threads of its own, which the clock does not
+    /// see, so that waiting for it would look idle and make timeouts fire at once. A blocking task that lasts as long as
+    /// each query keeps the clock where it is.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_for_simulation(url: &str) -> Result<Self, StoreError> {
+        let _busy = Busy::begin();
+        Ok(Self { hold_clock: true, ..Self::open(url).await? })
     }
 
-    fn busy(&self) -> Busy {
-        let working = self.hold_clock.then(|| {
-            let (working, done) = std::sync::mpsc::channel::<()>();
-            tokio::task::spawn_blocking(move || drop(done.recv()));
-            working
-        });
-        Busy { _working: working }
+    fn busy(&self) -> Option<Busy> {
+        self.hold_clock.then(Busy::begin)
     }
 
     /// How far the journal was delivered.

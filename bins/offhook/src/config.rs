@@ -1,0 +1,663 @@
+//! Settings from `offhook.toml` and the environment (which wins), checked as a whole before anything starts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan};
+use desk::{CallLimits, Language, PublicUrl, Route, Settings};
+use secrecy::SecretString;
+use toml::de::{DeTable, DeValue};
+use url::Url;
+
+/// One setting: its place in the file, its name in the environment, what it means.
+#[derive(Debug)]
+pub struct Setting {
+    /// `section.key` in `offhook.toml`.
+    pub key: &'static str,
+    pub env: &'static str,
+    /// Older names in the environment, from the systems that offhook replaces.
+    pub aliases: &'static [&'static str],
+    pub default: &'static str,
+    pub secret: bool,
+    pub about: &'static str,
+}
+
+const fn setting(key: &'static str, env: &'static str, default: &'static str, about: &'static str) -> Setting {
+    Setting { key, env, aliases: &[], default, secret: false, about }
+}
+
+const fn secret(key: &'static str, env: &'static str, about: &'static str) -> Setting {
+    Setting { key, env, aliases: &[], default: "", secret: true, about }
+}
+
+/// Every setting there is.
+pub const SETTINGS: &[Setting] = &[
+    setting("server.listen", "OFFHOOK_LISTEN", "127.0.0.1:8000", "Address and port to listen on"),
+    Setting {
+        key: "server.public_url",
+        env: "PUBLIC_URL",
+        aliases: &["TWILIO_WEBHOOK_BASE_URL", "API_URL", "NEXT_PUBLIC_APP_URL"],
+        default: "",
+        secret: false,
+        about: "Address under which Twilio reaches this server, path prefix included",
+    },
+    setting("server.data_dir", "OFFHOOK_DATA_DIR", "data", "Folder for journal, database and recordings"),
+    setting("server.database_url", "DATABASE_URL", "", "sqlite:PATH; default: offhook.db in the data folder"),
+    setting("server.max_calls", "OFFHOOK_MAX_CALLS", "100", "Calls at a time; further callers hear that all lines are busy"),
+    setting(
+        "server.drain_seconds",
+        "OFFHOOK_DRAIN_SECONDS",
+        "300",
+        "On SIGTERM: how long live calls may go on before they are handed over",
+    ),
+    setting(
+        "server.log",
+        "OFFHOOK_LOG",
+        "info",
+        "What is logged, as for RUST_LOG; `json,` in front makes each line a JSON object",
+    ),
+    setting("server.node", "OFFHOOK_NODE", "node-1", "Name of this process in records"),
+    setting("server.time_zone", "OFFHOOK_TIME_ZONE", "UTC", "Where the business is, as in Europe/Bucharest"),
+    setting("twilio.account_sid", "TWILIO_ACCOUNT_SID", "", "AC…, from the Twilio console"),
+    secret("twilio.auth_token", "TWILIO_AUTH_TOKEN", "Primary auth token: checks that webhooks are Twilio's"),
+    secret("twilio.auth_token_secondary", "TWILIO_AUTH_TOKEN_SECONDARY", "Second token accepted while tokens are rotated"),
+    setting("twilio.phone_number", "TWILIO_PHONE_NUMBER", "", "Our number in E.164; calls to other numbers are then refused"),
+    setting("twilio.api_base_url", "TWILIO_API_BASE_URL", "https://api.twilio.com", "Address of Twilio's REST API"),
+    setting(
+        "twilio.skip_signature_validation",
+        "SKIP_WEBHOOK_SIGNATURE_VALIDATION",
+        "false",
+        "Lets every request in; only on loopback without public address",
+    ),
+    setting("assistant.name", "OFFHOOK_ASSISTANT_NAME", "front-desk", "Name of the assistant in records"),
+    setting("assistant.provider", "OFFHOOK_PROVIDER", "openai", "Who answers: openai or elevenlabs"),
+    setting("assistant.language", "OFFHOOK_LANGUAGE", "en", "en or ro"),
+    setting(
+        "assistant.instructions",
+        "OFFHOOK_INSTRUCTIONS",
+        "You answer the telephone of a small business. Keep answers short and friendly, speak the caller's language. \
+         When the caller has nothing further to ask, call end_call.",
+        "The prompt (OpenAI)",
+    ),
+    setting(
+        "assistant.greeting",
+        "GREETING_MESSAGE",
+        "Greet the caller in one short sentence and ask how you can help.",
+        "How to open the call (OpenAI)",
+    ),
+    setting("assistant.recording", "OFFHOOK_RECORDING", "true", "Record calls in two channels"),
+    secret("openai.api_key", "OPENAI_API_KEY", "OpenAI key"),
+    setting(
+        "openai.base_url",
+        "OPENAI_BASE_URL",
+        "https://api.openai.com/v1",
+        "Address of OpenAI's API, or of a server that speaks the same",
+    ),
+    setting("openai.realtime_url", "OPENAI_REALTIME_URL", "", "Address of the Realtime socket; default: from openai.base_url"),
+    setting("openai.model", "OPENAI_MODEL", "gpt-realtime-2.1", "Realtime model"),
+    setting("openai.voice", "OPENAI_VOICE", "marin", "Voice"),
+    setting(
+        "openai.transcription_model",
+        "OPENAI_TRANSCRIPTION_MODEL",
+        "gpt-transcribe",
+        "Writes down what the caller says; empty: nobody does",
+    ),
+    setting("openai.vad_threshold", "OPENAI_VAD_THRESHOLD", "0.5", "How loud speech must be, 0 to 1"),
+    setting("openai.vad_prefix_ms", "OPENAI_VAD_PREFIX_MS", "300", "Audio before the detected start that belongs to the turn"),
+    setting("openai.vad_silence_ms", "OPENAI_VAD_SILENCE_MS", "500", "Silence that ends the caller's turn"),
+    secret("elevenlabs.api_key", "ELEVENLABS_API_KEY", "ElevenLabs key; without it the agent must be public"),
+    setting("elevenlabs.agent_id", "ELEVENLABS_AGENT_ID", "", "Which agent answers"),
+    setting("elevenlabs.base_url", "ELEVENLABS_BASE_URL", "https://api.elevenlabs.io", "Address of ElevenLabs' API"),
+    setting(
+        "elevenlabs.allow_overrides",
+        "ELEVENLABS_ALLOW_OVERRIDES",
+        "false",
+        "The agent's security settings permit overriding first message and language",
+    ),
+    setting("limits.max_call_duration", "MAX_CALL_DURATION", "600", "Longest call in seconds, 30 to 14400"),
+    setting("limits.lead_ms", "OFFHOOK_LEAD_MS", "200", "Audio kept at Twilio ahead of the ear, 40 to 1000"),
+    setting(
+        "limits.audio_sample_rate",
+        "AUDIO_SAMPLE_RATE",
+        "24000",
+        "Rate of PCM providers: 8000, 16000 or 24000; the provider's own word decides",
+    ),
+    setting("limits.audio_chunk_size", "AUDIO_CHUNK_SIZE", "160", "Bytes of a telephone frame; always 160, which is 20 ms"),
+];
+
+/// Variables of replaced systems that mean nothing any more.
+const OBSOLETE: &[&str] =
+    &["ELEVENLABS_PHONE_NUMBER_ID", "THREECX_WEBHOOK_SECRET", "3CX_WEBHOOK_SECRET", "THREECX_TRUSTED_IPS", "3CX_TRUSTED_IPS"];
+
+/// Everything `serve` needs.
+#[derive(Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+    pub database_url: String,
+    pub calls_max: usize,
+    pub drain: Duration,
+    pub auth_tokens: Vec<SecretString>,
+    pub skip_signatures: bool,
+    pub settings: Settings,
+    /// To be told to the operator at start.
+    pub warnings: Vec<String>,
+}
+
+/// One thing that is wrong, with what to do about it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting, with where it came from.
+    pub place: String,
+    pub problem: String,
+}
+
+/// All that is wrong, so that it can be mended in one go.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the configuration has {} problem{}:", self.0.len(), if self.0.len() == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|it| writeln!(f, "  {}: {}", it.place, it.problem))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// A value with where it was found.
+#[derive(Clone)]
+struct Found {
+    value: String,
+    place: String,
+}
+
+/// Reads `offhook.toml` (its text and name) and the environment; checks everything.
+///
+/// # Errors
+/// [`Problems`] names every wrong key with its place, its value (secrets hidden), what was expected and what to do.
+pub fn load(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> Result<Config, Problems> {
+    let mut reader = Reader { found: BTreeMap::new(), numbers: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
+    if let Some((name, text)) = file {
+        reader.read_file(name, text);
+    }
+    reader.read_env(env);
+    let config = reader.config();
+    if reader.problems.is_empty() {
+        Ok(config.expect("no problem, so nothing is missing"))
+    } else {
+        Err(Problems(reader.problems))
+    }
+}
+
+struct Reader {
+    found: BTreeMap<&'static str, Found>,
+    numbers: Vec<(String, BTreeMap<String, String>)>,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+/// Keys of a `[[numbers]]` entry.
+const NUMBER_KEYS: [&str; 6] = ["number", "tenant", "provider", "language", "instructions", "agent_id"];
+
+impl Reader {
+    fn problem(&mut self, place: impl Into<String>, problem: impl Into<String>) {
+        self.problems.push(Problem { place: place.into(), problem: problem.into() });
+    }
+
+    fn read_file(&mut self, name: &str, text: &str) {
+        let line = |at: Range<usize>| format!("{name}:{}", text[..at.start.min(text.len())].lines().count().max(1));
+        let table = match DeTable::parse(text) {
+            Ok(table) => table.into_inner(),
+            Err(error) => {
+                let place = error.span().map_or_else(|| name.to_owned(), line);
+                return self.problem(place, format!("this is not TOML: {}", error.message()));
+            }
+        };
+        for (section, value) in table {
+            let section_name = section.get_ref().to_string();
+            match value.into_inner() {
+                DeValue::Table(keys) => {
+                    for (key, value) in keys {
+                        let path = format!("{section_name}.{}", key.get_ref());
+                        let place = format!("{} {path}", line(key.span()));
+                        match (SETTINGS.iter().find(|it| it.key == path), scalar(value.get_ref())) {
+                            (Some(known), Some(value)) => drop(self.found.insert(known.key, Found { value, place })),
+                            (Some(_), None) => self.problem(place, "expected a text, a number, true or false"),
+                            (None, _) => self.problem(place, unknown(&path)),
+                        }
+                    }
+                }
+                DeValue::Array(entries) if section_name == "numbers" => {
+                    for entry in entries {
+                        let place = format!("{} numbers", line(entry.span()));
+                        let DeValue::Table(keys) = entry.into_inner() else {
+                            self.problem(place, "expected [[numbers]] with keys below it");
+                            continue;
+                        };
+                        let mut found = BTreeMap::new();
+                        for (key, value) in keys {
+                            let name = key.get_ref().to_string();
+                            match scalar(value.get_ref()) {
+                                Some(value) if NUMBER_KEYS.contains(&name.as_str()) => drop(found.insert(name, value)),
+                                _ => {
+                                    self.problem(format!("{place}.{name}"), format!("expected one of {}", NUMBER_KEYS.join(", ")))
+                                }
+                            }
+                        }
+                        self.numbers.push((place, found));
+                    }
+                }
+                _ => self.problem(format!("{} {section_name}", line(section.span())), unknown(&section_name)),
+            }
+        }
+    }
+
+    fn read_env(&mut self, env: &BTreeMap<String, String>) {
+        let set = |name: &str| env.get(name).filter(|it| !it.is_empty());
+        for setting in SETTINGS {
+            let mut names: Vec<&str> =
+                std::iter::once(setting.env).chain(setting.aliases.iter().copied()).filter(|it| set(it).is_some()).collect();
+            let Some(first) = names.first().copied() else { continue };
+            let value = env[first].clone();
+            names.retain(|it| env[*it].trim_end_matches('/') != value.trim_end_matches('/'));
+            if let Some(other) = names.first() {
+                self.problem(
+                    format!("{first} and {other} (environment)"),
+                    "these are two names of one setting with two values: keep one",
+                );
+            }
+            self.found.insert(setting.key, Found { value, place: format!("{first} (environment)") });
+        }
+        if let Some(inbound) = set("TWILIO_WEBHOOK_URL").and_then(|it| Url::parse(it).ok())
+            && !self.found.contains_key("server.public_url")
+        {
+            // The full address of the inbound webhook: the base is what is before our path.
+            let base = inbound
+                .as_str()
+                .split("/twilio/")
+                .next()
+                .and_then(|it| it.split("/webhooks/").next())
+                .unwrap_or_default()
+                .to_owned();
+            self.found.insert("server.public_url", Found { value: base, place: "TWILIO_WEBHOOK_URL (environment)".into() });
+        }
+        for name in OBSOLETE.iter().filter(|it| set(it).is_some()) {
+            self.warnings.push(format!("{name} is obsolete and not read: remove it"));
+        }
+    }
+
+    fn find(&self, key: &'static str) -> Found {
+        let setting = SETTINGS.iter().find(|it| it.key == key).expect("only settings of the table are asked for");
+        self.found.get(key).cloned().unwrap_or_else(|| Found { value: setting.default.into(), place: format!("{key} (default)") })
+    }
+
+    fn text(&self, key: &'static str) -> String {
+        self.find(key).value
+    }
+
+    /// Reads a value; a wrong one becomes a problem that shows it (never a secret).
+    fn parse<T>(&mut self, key: &'static str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let found = self.find(key);
+        let parsed = parse(found.value.trim());
+        if parsed.is_none() {
+            let hidden = SETTINGS.iter().any(|it| it.key == key && it.secret);
+            let value = if hidden { "(hidden)".into() } else { format!("`{}`", found.value) };
+            self.problem(found.place, format!("{value} is not usable: expected {expected}"));
+        }
+        parsed
+    }
+
+    fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.parse(key, &expected, |it| it.parse().ok().filter(|it| range.contains(it)))
+    }
+
+    fn flag(&mut self, key: &'static str) -> Option<bool> {
+        self.parse(key, "true or false", |it| match it.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" => Some(true),
+            "false" | "0" | "no" | "" => Some(false),
+            _ => None,
+        })
+    }
+
+    fn url(&mut self, key: &'static str, schemes: &'static [&'static str]) -> Option<Url> {
+        let expected = format!("an address that begins with {}://", schemes.join(":// or "));
+        self.parse(key, &expected, |it| {
+            Url::parse(it).ok().filter(|it| schemes.contains(&it.scheme()) && it.host_str().is_some())
+        })
+    }
+
+    fn required(&mut self, key: &'static str, fix: &str) -> Option<String> {
+        let setting = SETTINGS.iter().find(|it| it.key == key).expect("only settings of the table are asked for");
+        let value = self.text(key);
+        if value.trim().is_empty() {
+            self.problem(format!("{} (or {key} in offhook.toml)", setting.env), format!("it is not set: {fix}"));
+            return None;
+        }
+        Some(value)
+    }
+
+    fn config(&mut self) -> Option<Config> {
+        let listen: Option<SocketAddr> = self.parse("server.listen", "address:port, such as 0.0.0.0:8000", |it| it.parse().ok());
+        let public_url = self.required(
+            "server.public_url",
+            "give the https:// address under which Twilio reaches this server (with a tunnel: its address)",
+        );
+        let public_url = public_url.and_then(|_| {
+            let found = self.find("server.public_url");
+            PublicUrl::parse(&found.value)
+                .map_err(|expected| self.problem(found.place, format!("`{}` is not usable: {expected}", found.value)))
+                .ok()
+        });
+        let skip_signatures = self.flag("twilio.skip_signature_validation");
+        let local = listen.is_some_and(|it| it.ip().is_loopback()) && public_url.as_ref().is_some_and(|it| !it.is_https());
+        if skip_signatures == Some(true) && !local && listen.is_some() && public_url.is_some() {
+            let place = self.find("twilio.skip_signature_validation").place;
+            self.problem(place, "signatures may only be skipped while listening on loopback with a public address that is not https: set it to false");
+        }
+        if let Some(url) = &public_url
+            && !url.is_https()
+            && !local
+        {
+            let place = self.find("server.public_url").place;
+            self.problem(place, "expected https://: Twilio sends tokens and voices there, and opens media streams only over TLS");
+        }
+        let mut auth_tokens = Vec::new();
+        if skip_signatures != Some(true) {
+            auth_tokens.extend(self.required(
+                "twilio.auth_token",
+                "copy the auth token from the Twilio console; without it no webhook can be believed",
+            ));
+            auth_tokens.extend(Some(self.text("twilio.auth_token_secondary")).filter(|it| !it.is_empty()));
+        }
+        let account = self.text("twilio.account_sid");
+        if !account.is_empty() && !account.starts_with("AC") {
+            let place = self.find("twilio.account_sid").place;
+            self.problem(
+                place,
+                format!("`{account}` is not an account SID: expected AC and 32 characters (an SK… key belongs elsewhere)"),
+            );
+        }
+        self.url("twilio.api_base_url", &["https", "http"]);
+        let data_dir = PathBuf::from(self.text("server.data_dir"));
+        let database_url = Some(self.text("server.database_url"))
+            .filter(|it| !it.is_empty())
+            .unwrap_or_else(|| format!("sqlite:{}", data_dir.join("offhook.db").display()));
+        if !database_url.starts_with("sqlite:") {
+            let place = self.find("server.database_url").place;
+            self.problem(place, "expected sqlite:PATH (PostgreSQL is not supported yet)");
+        }
+        let calls_max = self.number("server.max_calls", 1..=100_000);
+        let drain = self.number("server.drain_seconds", 0..=86_400);
+        let time_zone = self.parse("server.time_zone", "a name such as Europe/Bucharest", |it| jiff::tz::TimeZone::get(it).ok());
+        let duration = self.number("limits.max_call_duration", 30..=14_400);
+        let lead = self.number("limits.lead_ms", 40..=1000);
+        self.parse("limits.audio_sample_rate", "8000, 16000 or 24000", |it| {
+            matches!(it, "8000" | "16000" | "24000").then_some(())
+        });
+        self.parse("limits.audio_chunk_size", "160: a telephone frame has 20 ms", |it| (it == "160").then_some(()));
+        let recording = self.flag("assistant.recording");
+        let (routes, fallback) = self.routes();
+        Some(Config {
+            listen: listen?,
+            database_url,
+            calls_max: calls_max? as usize,
+            drain: Duration::from_secs(drain?),
+            auth_tokens: auth_tokens.into_iter().map(SecretString::from).collect(),
+            skip_signatures: skip_signatures?,
+            settings: Settings {
+                public_url: public_url?,
+                node: self.text("server.node"),
+                routes,
+                fallback,
+                limits: CallLimits {
+                    duration_max: Duration::from_secs(duration?),
+                    lead: Duration::from_millis(lead?),
+                    answer_timeout: Duration::from_secs(10),
+                    media_timeout: Duration::from_secs(5),
+                },
+                recordings: recording?.then(|| data_dir.join("recordings")),
+                time_zone: time_zone?,
+            },
+            data_dir,
+            warnings: std::mem::take(&mut self.warnings),
+        })
+    }
+
+    fn routes(&mut self) -> (BTreeMap<String, Route>, Option<Route>) {
+        let mut routes = BTreeMap::new();
+        for (place, entry) in std::mem::take(&mut self.numbers) {
+            let Some(number) = entry.get("number").filter(|it| is_e164(it)) else {
+                self.problem(place, "`number` is missing or not in E.164: expected + and up to 15 digits, such as +40312345678");
+                continue;
+            };
+            if let Some(route) = self.route(&place, &entry) {
+                routes.insert(number.clone(), route);
+            }
+        }
+        let own = self.find("twilio.phone_number");
+        if routes.is_empty() || !own.value.is_empty() {
+            let Some(route) = self.route("[assistant]", &BTreeMap::new()) else { return (routes, None) };
+            if own.value.is_empty() {
+                return (routes, Some(route));
+            }
+            if is_e164(&own.value) {
+                routes.insert(own.value, route);
+            } else {
+                self.problem(own.place, format!("`{}` is not in E.164: expected + and up to 15 digits", own.value));
+            }
+        }
+        (routes, None)
+    }
+
+    fn route(&mut self, place: &str, entry: &BTreeMap<String, String>) -> Option<Route> {
+        let language_text = entry.get("language").cloned().unwrap_or_else(|| self.text("assistant.language"));
+        let language: Option<Language> = language_text
+            .parse()
+            .map_err(|expected: String| self.problem(place, format!("language `{language_text}`: {expected}")))
+            .ok();
+        let provider = entry.get("provider").cloned().unwrap_or_else(|| self.text("assistant.provider"));
+        let assistant = match provider.as_str() {
+            "openai" => self.openai(entry, language?)?,
+            "elevenlabs" => self.elevenlabs(entry, language?)?,
+            other => {
+                self.problem(place, format!("provider `{other}`: expected openai or elevenlabs"));
+                return None;
+            }
+        };
+        let tenant = entry.get("tenant").cloned().unwrap_or_else(|| "default".into());
+        Some(Route { tenant: tenant.into(), name: self.text("assistant.name").into(), assistant, language: language? })
+    }
+
+    fn openai(&mut self, entry: &BTreeMap<String, String>, language: Language) -> Option<AssistantPlan> {
+        let api_key = self
+            .required("openai.api_key", "give the key of the OpenAI project that answers, or choose OFFHOOK_PROVIDER=elevenlabs");
+        let base = self.url("openai.base_url", &["https", "http"]);
+        let url = if self.text("openai.realtime_url").is_empty() {
+            base.and_then(|base| {
+                let text = format!("ws{}/realtime", base.as_str().trim_end_matches('/').strip_prefix("http")?);
+                Url::parse(&text).ok()
+            })
+        } else {
+            self.url("openai.realtime_url", &["wss", "ws"])
+        };
+        let threshold = self.parse("openai.vad_threshold", "a number from 0 to 1", |it| {
+            it.parse::<f64>().ok().filter(|it| (0.0..=1.0).contains(it))
+        });
+        let prefix = self.number("openai.vad_prefix_ms", 0..=5000);
+        let silence = self.number("openai.vad_silence_ms", 100..=5000);
+        Some(AssistantPlan::OpenAi(Arc::new(OpenAiPlan {
+            url: url?,
+            api_key: api_key?.into(),
+            model: self.text("openai.model"),
+            voice: self.text("openai.voice"),
+            instructions: entry.get("instructions").cloned().unwrap_or_else(|| self.text("assistant.instructions")),
+            greeting: self.text("assistant.greeting"),
+            language: language.code().into(),
+            transcription_model: Some(self.text("openai.transcription_model")).filter(|it| !it.is_empty()),
+            vad_threshold: threshold?,
+            vad_prefix: Duration::from_millis(prefix?),
+            vad_silence: Duration::from_millis(silence?),
+        })))
+    }
+
+    fn elevenlabs(&mut self, entry: &BTreeMap<String, String>, language: Language) -> Option<AssistantPlan> {
+        let agent_id = match entry.get("agent_id") {
+            Some(id) => Some(id.clone()),
+            None => self.required("elevenlabs.agent_id", "give the id of the agent that answers, from the ElevenLabs console"),
+        };
+        let base_url = self.url("elevenlabs.base_url", &["https", "http"]);
+        let allow_overrides = self.flag("elevenlabs.allow_overrides");
+        Some(AssistantPlan::ElevenLabs(Arc::new(ElevenLabsPlan {
+            base_url: base_url?,
+            agent_id: agent_id?,
+            api_key: Some(self.text("elevenlabs.api_key")).filter(|it| !it.is_empty()).map(SecretString::from),
+            allow_overrides: allow_overrides?,
+            language: language.code().into(),
+            dynamic_variables: Default::default(),
+        })))
+    }
+}
+
+fn is_e164(number: &str) -> bool {
+    number.strip_prefix('+').is_some_and(|it| (4..=15).contains(&it.len()) && it.bytes().all(|it| it.is_ascii_digit()))
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        DeValue::Boolean(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
+fn unknown(path: &str) -> String {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    let near = SETTINGS.iter().find(|it| it.key.rsplit('.').next() == Some(key) || it.key.starts_with(path));
+    let hint = near.map_or_else(|| "`offhook settings` lists all".to_owned(), |it| format!("did you mean {}?", it.key));
+    format!("there is no such setting: {hint}")
+}
+
+/// All settings as a Markdown table.
+pub fn table() -> String {
+    let mut text = String::from("| In `offhook.toml` | In the environment | Default | Meaning |\n|---|---|---|---|\n");
+    for it in SETTINGS {
+        let names: Vec<String> = std::iter::once(it.env).chain(it.aliases.iter().copied()).map(|it| format!("`{it}`")).collect();
+        let default = match (it.secret, it.default) {
+            (true, _) => "secret".into(),
+            (_, "") => String::new(),
+            (_, long) if long.len() > 40 => "(a sentence)".into(),
+            (_, short) => format!("`{short}`"),
+        };
+        text.push_str(&format!("| `{}` | {} | {default} | {} |\n", it.key, names.join(", "), it.about));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let good = [
+            ("PUBLIC_URL", "https://phone.example.com"),
+            ("TWILIO_AUTH_TOKEN", "token-canary"),
+            ("OPENAI_API_KEY", "key-canary"),
+        ];
+        good.iter().chain(pairs).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[track_caller]
+    fn problems(file: Option<&str>, pairs: &[(&str, &str)]) -> String {
+        load(file.map(|it| ("offhook.toml", it)), &env(pairs)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn three_variables_are_enough() {
+        let config = load(None, &env(&[])).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
+        let Some(AssistantPlan::OpenAi(plan)) = config.settings.fallback.map(|it| it.assistant) else { panic!() };
+        assert_eq!(plan.url.as_str(), "wss://api.openai.com/v1/realtime");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_numbers_have_routes() {
+        let file =
+            "[server]\nlisten = \"0.0.0.0:1\"\n[[numbers]]\nnumber = \"+40312345678\"\nlanguage = \"ro\"\ntenant = \"dental\"\n";
+        let config = load(Some(("offhook.toml", file)), &env(&[("OFFHOOK_LISTEN", "0.0.0.0:2")])).unwrap();
+        assert_eq!(config.listen.port(), 2);
+        assert!(config.settings.fallback.is_none());
+        let route = &config.settings.routes["+40312345678"];
+        assert_eq!((&*route.tenant, route.language), ("dental", Language::Romanian));
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once_with_its_place() {
+        let file = "[server]\nlisten = \"nowhere\"\nlissten = 1\n[limits]\nmax_call_duration = 5\n[colours]\nred = 1\n";
+        let said = problems(Some(file), &[("OFFHOOK_MAX_CALLS", "many")]);
+        for expected in [
+            "5 problems",
+            "offhook.toml:2 server.listen: `nowhere`",
+            "offhook.toml:3 server.lissten: there is no such setting",
+            "offhook.toml:5 limits.max_call_duration: `5`",
+            "from 30 to 14400",
+            "offhook.toml:7 colours.red",
+            "OFFHOOK_MAX_CALLS (environment): `many`",
+        ] {
+            assert!(said.contains(expected), "{expected} is not in\n{said}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let said = problems(None, &[("OPENAI_VAD_THRESHOLD", "7"), ("PUBLIC_URL", "ftp://x")]);
+        assert!(!said.contains("canary"), "{said}");
+        let config = load(None, &env(&[])).unwrap();
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_the_fix() {
+        let said = load(None, &BTreeMap::new()).unwrap_err().to_string();
+        for expected in ["PUBLIC_URL", "TWILIO_AUTH_TOKEN", "OPENAI_API_KEY", "it is not set"] {
+            assert!(said.contains(expected), "{expected} is not in\n{said}");
+        }
+    }
+
+    #[test]
+    fn older_names_are_understood_and_contradictions_refused() {
+        let mut older = env(&[("API_URL", "https://older.example.com/")]);
+        older.remove("PUBLIC_URL");
+        assert_eq!(load(None, &older).unwrap().settings.public_url.http(""), "https://older.example.com");
+        older.insert("TWILIO_WEBHOOK_BASE_URL".into(), "https://other.example.com".into());
+        assert!(load(None, &older).unwrap_err().to_string().contains("two names of one setting"));
+        let warned = load(None, &env(&[("ELEVENLABS_PHONE_NUMBER_ID", "x")])).unwrap().warnings;
+        assert!(warned[0].contains("obsolete"), "{warned:?}");
+    }
+
+    #[test]
+    fn signatures_are_skipped_only_at_home() {
+        let skip = ("SKIP_WEBHOOK_SIGNATURE_VALIDATION", "true");
+        assert!(problems(None, &[skip]).contains("only be skipped while listening on loopback"));
+        let everywhere = [skip, ("PUBLIC_URL", "http://127.0.0.1:8000"), ("OFFHOOK_LISTEN", "0.0.0.0:8000")];
+        assert!(problems(None, &everywhere).contains("only be skipped"));
+        assert!(load(None, &env(&[skip, ("PUBLIC_URL", "http://127.0.0.1:8000")])).unwrap().skip_signatures);
+        assert!(problems(None, &[("PUBLIC_URL", "http://phone.example.com")]).contains("expected https://") == false);
+        let outside = [("PUBLIC_URL", "http://phone.example.com"), ("OFFHOOK_LISTEN", "0.0.0.0:8000")];
+        assert!(problems(None, &outside).contains("expected https://"));
+    }
+
+    #[test]
+    fn the_documented_table_is_this_one() {
+        let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md")).unwrap();
+        assert!(documented.contains(&table()), "docs/operations.md lacks the table that `offhook settings` prints");
+    }
+}

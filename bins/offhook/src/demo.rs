@@ -1,0 +1,538 @@
+//! `offhook demo`: a whole call, or many, against the simulated telephone network and a simulated provider; every step
+//! is checked against what the simulators saw and what was stored.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan};
+use desk::{CallLimits, Language, PublicUrl, Route, Settings};
+use sim::{
+    Behaviour, CallOutcome, Ear, ElevenLabs, Moment, Network, OpenAi, OutputFormat, Party, Speech, TelephoneNetwork, Timeline,
+};
+use store::{CallRow, Fact, Line, RecordingRow, Speaker, Store, TurnRow};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::server::{Parts, Server, Simulated};
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Provider {
+    Openai,
+    Elevenlabs,
+}
+
+/// What audio the provider insists on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// μ-law, passed through untouched
+    Ulaw,
+    /// 24 kHz (OpenAI) or 16 kHz (ElevenLabs) PCM, converted
+    Pcm16,
+    /// Announces μ-law and sends PCM: found out by listening
+    Lies,
+}
+
+/// What to show.
+#[derive(Clone)]
+pub struct Options {
+    pub provider: Provider,
+    pub format: Format,
+    pub language: String,
+    pub calls: usize,
+    /// In-memory for virtual time.
+    pub network: Network,
+    /// The clock is paused: see [`Store::open_for_simulation`].
+    pub virtual_time: bool,
+    /// Prints the timeline as it happens.
+    pub print: bool,
+    pub folder: PathBuf,
+}
+
+const ACCOUNT: &str = "AC00000000000000000000000000000001";
+const AUTH_TOKEN: &str = "demo-auth-token";
+const PROVIDER_KEY: &str = "demo-provider-key";
+const AGENT: &str = "agent_demo";
+const CALLED: &str = "+15550100002";
+const TENANT: &str = "demo";
+
+/// One step of the story, and whether it happened as it should.
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub step: String,
+    pub found: Result<(), String>,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub struct Report {
+    pub checks: Vec<Check>,
+    /// For people.
+    pub text: String,
+}
+
+impl Report {
+    /// Steps that did not happen as they should.
+    pub fn failures(&self) -> Vec<&Check> {
+        self.checks.iter().filter(|it| it.found.is_err()).collect()
+    }
+}
+
+/// Everything that the demo started.
+pub struct Stage {
+    pub server: Server,
+    pub timeline: Timeline,
+    pub address: std::net::SocketAddr,
+    telephone: TelephoneNetwork,
+    speech: Speech,
+    providers: CancellationToken,
+}
+
+impl Stage {
+    /// Starts the provider and the server.
+    ///
+    /// # Errors
+    /// When a port, the folder or the language is not to be had.
+    pub async fn set(options: &Options) -> Result<Self> {
+        let speech = Speech::of(&options.language)
+            .with_context(|| format!("there is no recorded speech in `{}`: expected en or ro", options.language))?;
+        let begun = Instant::now();
+        let timeline = Timeline::new((options.print && options.calls == 1).then(|| {
+            Arc::new(move |at: Duration, party, moment: &Moment| {
+                let who = if party == Party::Telephone { "telephone" } else { "provider" };
+                print_line(at, who, &moment.to_string());
+            }) as sim::Watcher
+        }));
+        let providers = CancellationToken::new();
+        let (listener, address) = options.network.listen().await?;
+        let format = match options.format {
+            Format::Ulaw => OutputFormat::Ulaw,
+            Format::Pcm16 => OutputFormat::Pcm16,
+            Format::Lies => OutputFormat::Lies,
+        };
+        let script = include_str!("../scenarios/demo.assistant").parse()?;
+        let behaviour = Arc::new(Behaviour::new(script, speech, format, PROVIDER_KEY));
+        let language: Language = options.language.parse().map_err(anyhow::Error::msg)?;
+        let assistant = match options.provider {
+            Provider::Openai => {
+                tokio::spawn(OpenAi { behaviour, timeline: timeline.clone() }.serve(listener, providers.clone()));
+                AssistantPlan::OpenAi(Arc::new(OpenAiPlan {
+                    url: Url::parse(&format!("ws://{address}/v1/realtime"))?,
+                    api_key: PROVIDER_KEY.to_owned().into(),
+                    model: "gpt-realtime-2.1".into(),
+                    voice: "marin".into(),
+                    instructions: "You answer the telephone of Harbour Table, a restaurant.".into(),
+                    greeting: "Greet the caller.".into(),
+                    language: language.code().into(),
+                    transcription_model: Some("gpt-transcribe".into()),
+                    vad_threshold: 0.5,
+                    vad_prefix: Duration::from_millis(300),
+                    vad_silence: Duration::from_millis(500),
+                }))
+            }
+            Provider::Elevenlabs => {
+                let service = ElevenLabs::new(behaviour, timeline.clone(), AGENT, &address.to_string());
+                tokio::spawn(service.serve(listener, providers.clone()));
+                AssistantPlan::ElevenLabs(Arc::new(ElevenLabsPlan {
+                    base_url: Url::parse(&format!("http://{address}"))?,
+                    agent_id: AGENT.into(),
+                    api_key: Some(PROVIDER_KEY.to_owned().into()),
+                    allow_overrides: false,
+                    language: language.code().into(),
+                    dynamic_variables: Default::default(),
+                }))
+            }
+        };
+        let (listener, address) = options.network.listen().await?;
+        let public_url = PublicUrl::parse(&format!("http://{address}")).map_err(anyhow::Error::msg)?;
+        let route = Route { tenant: TENANT.into(), name: "front-desk".into(), assistant, language };
+        let settings = Settings {
+            public_url: public_url.clone(),
+            node: "demo".into(),
+            routes: [(CALLED.to_owned(), route)].into(),
+            fallback: None,
+            limits: CallLimits {
+                duration_max: Duration::from_secs(600),
+                lead: Duration::from_millis(200),
+                answer_timeout: Duration::from_secs(10),
+                media_timeout: Duration::from_secs(5),
+            },
+            recordings: Some(options.folder.join("recordings")),
+            time_zone: jiff::tz::TimeZone::UTC,
+        };
+        let database = format!("sqlite:{}", options.folder.join("offhook.db").display());
+        let store =
+            if options.virtual_time { Store::open_for_simulation(&database).await? } else { Store::open(&database).await? };
+        let parts = Parts {
+            settings,
+            calls_max: options.calls + 10,
+            auth_tokens: Some(vec![AUTH_TOKEN.to_owned().into()]),
+            net: Arc::new(Simulated(options.network.clone())),
+            listener,
+            store,
+        };
+        let server = Server::start(parts, &options.folder).await?;
+        if options.print && options.calls == 1 {
+            let mut facts = server.ledger.subscribe();
+            tokio::spawn(async move {
+                while let Ok(entry) = facts.recv().await {
+                    print_line(begun.elapsed(), "offhook", &tell(&entry.fact));
+                }
+            });
+        }
+        let telephone = TelephoneNetwork {
+            net: options.network.clone(),
+            timeline: timeline.clone(),
+            account_sid: ACCOUNT.into(),
+            auth_token: AUTH_TOKEN.into(),
+            voice_url: public_url.http("/twilio/voice"),
+            status_url: public_url.http("/twilio/status"),
+            speech,
+            repeat_first_webhook: false,
+        };
+        Ok(Self { server, timeline, address, telephone, speech, providers })
+    }
+
+    /// Lets `calls` callers ring, a little apart, and waits until all calls are over.
+    pub async fn perform(&self, calls: usize) -> Result<Vec<CallOutcome>> {
+        let script: sim::CallerScript = include_str!("../scenarios/demo.caller").parse()?;
+        let ringing = (0..calls).map(|index| {
+            let (telephone, script) = (self.telephone.clone(), script.clone());
+            async move {
+                tokio::time::sleep(Duration::from_millis(index as u64 * 50)).await;
+                telephone.ring(&format!("+1555010{index:04}"), CALLED, script).await
+            }
+        });
+        let outcomes = futures::future::join_all(ringing).await;
+        self.server.bridge.idle().await;
+        self.server.ledger.journal().flush().await;
+        Ok(outcomes)
+    }
+
+    /// Stops everything.
+    pub async fn strike(self) {
+        self.providers.cancel();
+        self.server.shut_down(Duration::from_secs(1)).await;
+    }
+}
+
+/// Plays the story and checks it.
+///
+/// # Errors
+/// When something could not be started; a story that goes wrong is in the report.
+pub async fn run(options: &Options) -> Result<(Report, Stage)> {
+    let stage = Stage::set(options).await?;
+    let outcomes = stage.perform(options.calls).await?;
+    let report = judge(options, &stage, &outcomes).await?;
+    Ok((report, stage))
+}
+
+fn print_line(at: Duration, who: &str, what: &str) {
+    println!("{:>8.3} s  {who:<9}  {what}", at.as_secs_f64());
+}
+
+fn tell(fact: &Fact) -> String {
+    match fact {
+        Fact::Ringing { assistant, language, .. } => format!("answered: {assistant}, {language}"),
+        Fact::AssistantReady { after_ms } => format!("assistant ready {after_ms} ms into the stream"),
+        Fact::Said { speaker, text, cut, .. } => {
+            let who = if *speaker == Speaker::Caller { "caller" } else { "assistant" };
+            format!("{who}: “{text}{}”", if *cut { " …" } else { "" })
+        }
+        Fact::Interrupted { heard_ms, received_ms, cleared_ms } => {
+            format!("interrupted: {heard_ms} of {received_ms} ms heard, {cleared_ms} ms cleared at Twilio")
+        }
+        Fact::Turn { endpointing_us, thinking_us, bridging_us, playout_us } => {
+            format!("turn: {} ms", (endpointing_us + thinking_us + bridging_us + playout_us) / 1000)
+        }
+        Fact::Key { key } => format!("key {key}"),
+        Fact::ToolCalled { name, .. } => format!("tool {name} wanted"),
+        Fact::ToolFinished { output, .. } => format!("tool answered: {output}"),
+        Fact::Ended { reason, .. } => format!("stream over: {reason}"),
+        Fact::Next { answer } => format!("next: {answer}"),
+        Fact::Recorded { length_ms, .. } => format!("recording: {length_ms} ms, two channels"),
+        Fact::Status { status, .. } => format!("status {status}"),
+        Fact::StreamStatus { event, .. } => event.clone(),
+        other => other.kind().replace('_', " "),
+    }
+}
+
+/// Collects checks.
+struct Judge {
+    checks: Vec<Check>,
+}
+
+impl Judge {
+    fn check(&mut self, step: impl Into<String>, happened: bool, found: impl FnOnce() -> String) {
+        let found = if happened { Ok(()) } else { Err(found()) };
+        self.checks.push(Check { step: step.into(), found });
+    }
+
+    fn count(&mut self, step: &str, timeline: &Timeline, expected: usize, like: impl Fn(&Moment) -> bool) {
+        let count = timeline.count(like);
+        self.check(step, count == expected, || format!("expected {expected} times, seen {count} times"));
+    }
+}
+
+async fn judge(options: &Options, stage: &Stage, outcomes: &[CallOutcome]) -> Result<Report> {
+    let (timeline, calls) = (&stage.timeline, options.calls);
+    let openai = options.provider == Provider::Openai;
+    let mut judge = Judge { checks: Vec::new() };
+    let webhook = |path: &'static str, answer: &'static str| move |it: &Moment| matches!(it, Moment::Webhook { path: p, status: 200 | 204, answer: a } if p.starts_with(path) && a.contains(answer));
+    judge.count(
+        "signed voice webhook is answered with a media stream",
+        timeline,
+        calls,
+        webhook("/twilio/voice", "<Connect><Stream>"),
+    );
+    judge.count("media socket opens", timeline, calls, |it| matches!(it, Moment::StreamOpened { .. }));
+    let announced = match (options.provider, options.format) {
+        (Provider::Openai, Format::Pcm16) => "audio/pcm 24000",
+        (Provider::Openai, _) => "audio/pcmu",
+        (Provider::Elevenlabs, Format::Pcm16) => "pcm_16000",
+        (Provider::Elevenlabs, _) => "ulaw_8000",
+    };
+    judge.count(
+        "provider session is configured",
+        timeline,
+        calls,
+        |it| matches!(it, Moment::SessionConfigured { output, .. } if output == announced),
+    );
+    let heard = |name: &'static str, whole: bool| move |it: &Moment| matches!(it, Moment::CallerHeard { utterance: Some(n), complete, .. } if *n == name && *complete == whole);
+    judge.count("caller hears the greeting to its end", timeline, calls, heard("greeting", true));
+    let understood =
+        |name: &'static str| move |it: &Moment| matches!(it, Moment::CallerUnderstood { utterance: Some(n), .. } if *n == name);
+    judge.count("assistant understands the question", timeline, calls, understood("ask-hours"));
+    judge.count("caller interrupts the answer in mid-sentence", timeline, calls, heard("hours", false));
+    judge.count(
+        "clear reaches Twilio while the caller speaks",
+        timeline,
+        calls,
+        |it| matches!(it, Moment::Cleared { discarded_ms, after_speech_ms: Some(_) } if *discarded_ms <= 400),
+    );
+    if openai {
+        check_truncation(&mut judge, timeline, calls);
+    } else {
+        judge.count("provider knows that it was interrupted", timeline, calls, |it| {
+            matches!(it, Moment::Interrupted { utterance: "hours", .. })
+        });
+    }
+    judge.count("assistant understands the interruption", timeline, calls, understood("book"));
+    judge.count("caller hears the new answer to its end", timeline, calls, heard("booked", true));
+    judge.count("caller presses a key", timeline, calls, |it| matches!(it, Moment::KeyPressed { key: '9' }));
+    judge.count(
+        "assistant is told of the key",
+        timeline,
+        calls,
+        |it| matches!(it, Moment::ToldInText { text } if text.contains("key 9")),
+    );
+    judge.count(
+        "assistant calls end_call",
+        timeline,
+        calls,
+        |it| matches!(it, Moment::ToolCalled { name } if name == "end_call"),
+    );
+    judge.count(
+        "end_call is answered",
+        timeline,
+        calls,
+        |it| matches!(it, Moment::ToolAnswered { name, .. } if name == "end_call"),
+    );
+    judge.count("caller hears the farewell to its end", timeline, calls, heard("farewell", true));
+    judge.count("server closes the stream normally", timeline, calls, |it| *it == Moment::StreamClosed { code: Some(1000) });
+    judge.count("next is answered with <Hangup/>", timeline, calls, webhook("/twilio/next/", "<Hangup/>"));
+    judge.count("status callback is taken", timeline, calls, webhook("/twilio/status", ""));
+    judge.count("provider session is closed with the call", timeline, calls, |it| {
+        matches!(it, Moment::SessionClosed { code: Some(1000) })
+    });
+    let complaints: Vec<String> = timeline
+        .moments()
+        .iter()
+        .filter(|it| {
+            matches!(
+                it.2,
+                Moment::Warning { .. } | Moment::ClientError { .. } | Moment::StepFailed { .. } | Moment::SessionRefused { .. }
+            )
+        })
+        .map(|it| it.2.to_string())
+        .collect();
+    judge.check("nobody complains", complaints.is_empty(), || complaints.join("; "));
+    let unfinished = outcomes.iter().filter(|it| it.steps.0 != it.steps.1 || it.status != "completed").count();
+    judge.check("every caller's script is done", unfinished == 0, || format!("{unfinished} of {calls} are not"));
+    let live = stage.server.bridge.directory().live();
+    judge.check("nothing is left behind", live == 0, || format!("{live} calls are still live"));
+    let mut text = String::new();
+    let scope = stage.server.store.tenant(TENANT);
+    let rows = scope.calls(10_000).await?;
+    judge.check("every call has its record", rows.len() == calls, || format!("{} records", rows.len()));
+    for row in &rows {
+        let record = Record {
+            lines: scope.transcript(&row.id).await?,
+            turns: scope.turns(&row.id).await?,
+            recordings: scope.recordings(&row.id).await?,
+            row: row.clone(),
+        };
+        let outcome = outcomes.iter().find(|it| it.call_sid == row.call_sid);
+        check_record(&mut judge, &record, outcome, stage.speech);
+        if calls == 1 {
+            describe(&mut text, &record, &options.folder);
+        }
+    }
+    if calls > 1 {
+        // Per call the same steps; say each once, with the calls that failed it.
+        judge.checks = merged(judge.checks);
+        let _ = writeln!(text, "\n{calls} calls; database {}", options.folder.join("offhook.db").display());
+    }
+    Ok(Report { checks: judge.checks, text })
+}
+
+/// The provider was told what the caller really heard.
+fn check_truncation(judge: &mut Judge, timeline: &Timeline, calls: usize) {
+    let moments = timeline.moments();
+    let told: Vec<usize> = moments
+        .iter()
+        .filter_map(|it| if let Moment::Truncated { utterance: "hours", heard_ms, .. } = it.2 { Some(heard_ms) } else { None })
+        .collect();
+    let heard: Vec<usize> = moments
+        .iter()
+        .filter_map(|it| {
+            if let Moment::CallerHeard { utterance: Some("hours"), ms, complete: false } = it.2 { Some(ms) } else { None }
+        })
+        .collect();
+    let near = |it: &usize| heard.iter().any(|ms| ms.abs_diff(*it) <= 150);
+    let fits = told.len() == calls && told.iter().all(near);
+    judge.check("answer is truncated to what was heard", fits, || {
+        format!("the provider was told {told:?} ms, the callers heard {heard:?} ms")
+    });
+}
+
+struct Record {
+    row: CallRow,
+    lines: Vec<Line>,
+    turns: Vec<TurnRow>,
+    recordings: Vec<RecordingRow>,
+}
+
+fn check_record(judge: &mut Judge, record: &Record, outcome: Option<&CallOutcome>, speech: Speech) {
+    let row = &record.row;
+    judge.check(
+        "record: completed, ended by the assistant",
+        row.status == "completed" && row.end_reason.as_deref() == Some("assistant_hung_up"),
+        || format!("status {}, reason {:?}", row.status, row.end_reason),
+    );
+    let text = |utterances: &[sim::Utterance], name: &str| {
+        utterances.iter().find(|it| it.name == name).map_or("", |it| it.text).to_owned()
+    };
+    let expected = [
+        (Speaker::Assistant, text(speech.assistant, "greeting"), false),
+        (Speaker::Caller, text(speech.caller, "ask-hours"), false),
+        (Speaker::Assistant, text(speech.assistant, "hours"), true),
+        (Speaker::Caller, text(speech.caller, "book"), false),
+        (Speaker::Assistant, text(speech.assistant, "booked"), false),
+        (Speaker::Assistant, text(speech.assistant, "farewell"), false),
+    ];
+    let fits = record.lines.len() == expected.len()
+        && record.lines.iter().zip(&expected).all(|(line, (speaker, text, cut))| {
+            line.speaker == *speaker
+                && line.cut == *cut
+                && if *cut { text.starts_with(&line.text) && line.text.len() < text.len() } else { line.text == *text }
+        });
+    judge.check("record: transcript of both sides in order, cut where the caller interrupted", fits, || {
+        record
+            .lines
+            .iter()
+            .map(|it| format!("{:?}: {}{}", it.speaker, it.text, if it.cut { " …" } else { "" }))
+            .collect::<Vec<_>>()
+            .join(" | ")
+    });
+    judge.check("record: a latency for every answer to the caller", record.turns.len() == 2, || {
+        format!("{} latencies", record.turns.len())
+    });
+    let Some(outcome) = outcome else {
+        return judge.check("record: belongs to a call", false, || "its call SID is unknown".into());
+    };
+    let missing = outcome.frames_sent.saturating_sub(row.frames_in);
+    let whole = missing <= 10 && row.frames_in_dropped == 0;
+    judge.check("record: no caller frame is missing or dropped", whole, || {
+        format!("{} sent, {} came in, {} dropped", outcome.frames_sent, row.frames_in, row.frames_in_dropped)
+    });
+    judge.check("record: a recording of the call", record.recordings.len() == 1, || {
+        format!("{} recordings", record.recordings.len())
+    });
+    for recording in &record.recordings {
+        match listen(Path::new(&recording.location), speech) {
+            Ok((left, right)) => {
+                judge.check("recording: the caller on the left", left == ["ask-hours", "book"], || format!("{left:?}"));
+                judge.check(
+                    "recording: what the caller heard on the right",
+                    right == ["greeting", "hours", "booked", "farewell"],
+                    || format!("{right:?}"),
+                );
+            }
+            Err(error) => judge.check("recording: is readable", false, || error.to_string()),
+        }
+    }
+}
+
+/// What a listener recognises on the two channels.
+fn listen(path: &Path, speech: Speech) -> Result<(Vec<&'static str>, Vec<&'static str>)> {
+    let mut reader = hound::WavReader::open(path)?;
+    anyhow::ensure!(reader.spec().channels == 2, "it has {} channels", reader.spec().channels);
+    let samples: Vec<i16> = reader.samples().collect::<Result<_, _>>()?;
+    let channel = |index: usize, known: &'static [sim::Utterance]| {
+        let mut ear = Ear::new(known);
+        let ulaw: Vec<u8> = samples.iter().skip(index).step_by(2).map(|it| sim::ulaw(*it)).collect();
+        let mut heard: Vec<_> = ulaw.chunks(160).filter_map(|frame| ear.listen(frame)?.name).collect();
+        heard.extend(ear.end().and_then(|it| it.name));
+        heard
+    };
+    Ok((channel(0, speech.caller), channel(1, speech.assistant)))
+}
+
+fn describe(text: &mut String, record: &Record, folder: &Path) {
+    let row = &record.row;
+    let _ = writeln!(text, "\nTranscript");
+    for line in &record.lines {
+        let who = if line.speaker == Speaker::Caller { "caller" } else { "assistant" };
+        let at = line.start_ms as f64 / 1000.0;
+        let _ = writeln!(text, "  {at:>6.2} s  {who:<9}  {}{}", line.text, if line.cut { " … (interrupted)" } else { "" });
+    }
+    let _ = writeln!(text, "\nLatency of each answer: caller's last word → first sound, in ms");
+    let _ = writeln!(text, "  {:>12} {:>12} {:>12} {:>12} {:>12}", "end of turn", "thinking", "offhook", "at Twilio", "= total");
+    for turn in &record.turns {
+        let parts = [turn.endpointing_us, turn.thinking_us, turn.bridging_us, turn.playout_us];
+        let ms = |us: u64| us as f64 / 1000.0;
+        let total: u64 = parts.iter().sum();
+        let [a, b, c, d] = parts.map(ms);
+        let _ = writeln!(text, "  {a:>12.1} {b:>12.1} {c:>12.1} {d:>12.1} {:>12.1}", ms(total));
+    }
+    let _ = writeln!(
+        text,
+        "\nFrames of 20 ms: {} from the caller ({} dropped), {} to the caller; {} ms of assistant audio dropped after the interruption",
+        row.frames_in, row.frames_in_dropped, row.frames_out, row.assistant_ms_dropped
+    );
+    for recording in &record.recordings {
+        let _ = writeln!(text, "Recording: {} ({:.1} s, two channels)", recording.location, recording.length_ms as f64 / 1000.0);
+    }
+    let _ = writeln!(text, "Database:  {}", folder.join("offhook.db").display());
+}
+
+/// The checks of many calls, each step once.
+fn merged(checks: Vec<Check>) -> Vec<Check> {
+    let mut merged: Vec<Check> = Vec::new();
+    for check in checks {
+        match merged.iter_mut().find(|it| it.step == check.step) {
+            Some(known) => {
+                if known.found.is_ok() {
+                    known.found = check.found;
+                }
+            }
+            None => merged.push(check),
+        }
+    }
+    merged
+}

@@ -1,0 +1,6 @@
+//! The server and its commands. `main` reads arguments, environment and signals; everything else is here, so that
+//! tests can run it.
+
+pub mod config;
+pub mod demo;
+pub mod server;

@@ -1,0 +1,102 @@
+//! Wires the crates together: store, journal, ledger, bridge, desk, control.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use axum::serve::Listener;
+use bridge::{Bridge, Connect};
+use control::{App, Signatures};
+use desk::{Desk, Ledger, Settings, Toolbox};
+use prometheus_client::registry::Registry;
+use secrecy::SecretString;
+use store::{Journal, JournalTasks, Store};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use twilio::Validator;
+
+/// Longest wait at the end for the journal to reach the database; what is on disk is delivered by the next process.
+const LAST_DELIVERY_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for calls that were asked to leave.
+const LEAVE_MAX: Duration = Duration::from_secs(30);
+
+/// A running server.
+pub struct Server {
+    pub bridge: Arc<Bridge>,
+    pub ledger: Arc<Ledger>,
+    pub store: Store,
+    desk: Arc<Desk>,
+    journal: JournalTasks,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+/// What a server is started with.
+pub struct Parts<L> {
+    pub settings: Settings,
+    pub calls_max: usize,
+    /// Tokens that sign; `None` lets everything in.
+    pub auth_tokens: Option<Vec<SecretString>>,
+    pub net: Arc<dyn Connect>,
+    pub listener: L,
+    pub store: Store,
+}
+
+impl Server {
+    /// Opens the journal, delivers what an earlier process left, starts to serve.
+    ///
+    /// # Errors
+    /// When the data folder cannot be used.
+    pub async fn start<L: Listener>(parts: Parts<L>, data_dir: &Path) -> Result<Self> {
+        let mut registry = Registry::default();
+        let (journal, tasks) = Journal::open(data_dir.join("journal"), parts.store.clone())
+            .await
+            .with_context(|| format!("the journal in {} cannot be opened: is the folder writable?", data_dir.display()))?;
+        let ledger = Ledger::new(journal);
+        let tools = Arc::new(Toolbox::new(parts.settings.time_zone.clone()));
+        let metrics = bridge::Metrics::new(&mut registry);
+        let bridge = Arc::new(Bridge::new(parts.net, ledger.clone(), tools, metrics, parts.calls_max));
+        let metrics = desk::Metrics::new(&mut registry);
+        let desk = Arc::new(Desk::new(parts.settings, bridge.clone(), ledger.clone(), parts.store.clone(), metrics));
+        let signatures = match parts.auth_tokens {
+            Some(tokens) => Signatures::checked_by(Validator::new(tokens)),
+            None => Signatures::skipped(),
+        };
+        let app = App { desk: desk.clone(), signatures: Arc::new(signatures), registry: Arc::new(registry) };
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(control::serve(parts.listener, control::router(app), stop.clone()));
+        Ok(Self { bridge, ledger, store: parts.store, desk, journal: tasks, stop, serving })
+    }
+
+    /// Turns new calls away, lets live ones finish for `soft`, hands the rest over, writes everything down.
+    /// Returns how many calls were still there.
+    pub async fn shut_down(self, soft: Duration) -> usize {
+        // The listener stays open meanwhile: streams that end ask `next` here.
+        let left = self.bridge.drain(soft, LEAVE_MAX).await;
+        self.stop.cancel();
+        let _ = timeout(LAST_DELIVERY_MAX, self.serving).await;
+        let _ = timeout(LAST_DELIVERY_MAX, self.ledger.journal().flush()).await;
+        drop((self.desk, self.bridge, self.ledger));
+        let _ = timeout(LAST_DELIVERY_MAX, self.journal.finished()).await;
+        self.store.close().await;
+        left
+    }
+}
+
+/// The way to everybody on a simulated network.
+pub struct Simulated(pub sim::Network);
+
+impl Connect for Simulated {
+    fn connect(&self, host: &str, port: u16, tls: bool) -> futures::future::BoxFuture<'static, io::Result<bridge::net::BoxIo>> {
+        let (net, host) = (self.0.clone(), host.to_owned());
+        Box::pin(async move {
+            if tls {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, "the simulated network has no TLS"));
+            }
+            Ok(Box::new(net.connect(&host, port).await?) as bridge::net::BoxIo)
+        })
+    }
+}
