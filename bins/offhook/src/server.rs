@@ -77,8 +77,10 @@ impl Server {
         // The listener stays open meanwhile: streams that end ask `next` here.
         let left = self.bridge.drain(soft, LEAVE_MAX).await;
         self.stop.cancel();
-        let _ = timeout(LAST_DELIVERY_MAX, self.serving).await;
-        let _ = timeout(LAST_DELIVERY_MAX, self.ledger.journal().flush()).await;
+        let served = timeout(LAST_DELIVERY_MAX, self.serving).await.is_ok();
+        tracing::debug!(served, "no more requests");
+        let flushed = timeout(LAST_DELIVERY_MAX, self.ledger.journal().flush()).await.is_ok();
+        tracing::debug!(flushed, "the journal was delivered");
         drop((self.desk, self.bridge, self.ledger));
         let _ = timeout(LAST_DELIVERY_MAX, self.journal.finished()).await;
         self.store.close().await;

@@ -65,15 +65,19 @@ fn speak(root: &Path, language: &str, role: &str, name: &str, text: &str) -> Res
     let spoken = scratch.path().join("spoken.wav");
     run(Command::new("espeak-ng").args(["-v", voice, "-p", pitch, "-s", "165", "-w"]).arg(&spoken).arg(text))?;
     let stem = if role == "phrase" { name.to_owned() } else { format!("{role}-{name}") };
+    // A breath after our own phrases: what follows them is somebody else's sentence.
+    let breath: &[&str] = if role == "phrase" { &["pad", "0", "0.45"] } else { &[] };
     // -D: no dither, so that the same input gives the same bytes.
     let sox = |rate: &str, encoding: [&str; 4], file: PathBuf| {
-        run(Command::new("sox")
-            .arg("-D")
+        let mut sox = Command::new("sox");
+        sox.arg("-D")
             .arg(&spoken)
             .args(["-r", rate, "-c", "1", "-t", "raw"])
             .args(encoding)
             .arg(file)
-            .args(["norm", "-8"]))
+            .args(["norm", "-8"])
+            .args(breath);
+        run(&mut sox)
     };
     sox("8000", ["-e", "u-law", "-b", "8"], folder.join(format!("{stem}.ulaw")))?;
     if role != "phrase" {

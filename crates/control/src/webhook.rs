@@ -22,7 +22,10 @@ pub(crate) async fn voice(State(app): State<App>, Signed(form): Signed) -> Respo
 
 pub(crate) async fn next(State(app): State<App>, Path((call, epoch)): Path<(String, u32)>, Signed(form): Signed) -> Response {
     match VoiceRequest::from_form(&form) {
-        Ok(request) => render(&app.desk.next(&id(&call), epoch, &request).await),
+        Ok(request) => match app.desk.next(&id(&call), epoch, &request).await {
+            Ok(document) => render(&document),
+            Err(desk::TryElsewhere) => problem(StatusCode::SERVICE_UNAVAILABLE, "this server is shutting down: ask again"),
+        },
         Err(missing) => unusable(&missing),
     }
 }

@@ -7,7 +7,7 @@ mod routes;
 mod tools;
 
 pub use ledger::Ledger;
-pub use next::{Desk, Metrics};
+pub use next::{Desk, Metrics, TryElsewhere};
 pub use phrases::Language;
 pub use routes::{CallLimits, PublicUrl, Route, Settings};
 pub use tools::Toolbox;

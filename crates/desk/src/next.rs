@@ -52,6 +52,10 @@ impl Metrics {
     }
 }
 
+/// This process must not begin a stream any more; another one will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TryElsewhere;
+
 /// Decides about calls.
 pub struct Desk {
     settings: Settings,
@@ -154,24 +158,27 @@ impl Desk {
     }
 
     /// A stream is over, or could not be opened: the only way on.
-    pub async fn next(&self, call: &CallId, epoch: u32, request: &VoiceRequest) -> Response {
+    ///
+    /// # Errors
+    /// [`TryElsewhere`] when the call should go on and this process is shutting down.
+    pub async fn next(&self, call: &CallId, epoch: u32, request: &VoiceRequest) -> Result<Response, TryElsewhere> {
         let language = |known: Option<&Known>| known.map_or(Language::default(), |it| it.route.language);
         if let Some(answer) = self.earlier_answer(call, epoch) {
-            return self.count("next", "repeated", answer);
+            return Ok(self.count("next", "repeated", answer));
         }
         let reason = self.bridge.directory().end_of(call, epoch).await;
         let known = self.known(call, request).await;
         let Some(known) = known else {
             tracing::error!(%call, call_sid = request.call_sid, "asked about a call that nobody knows");
-            return self.count("next", "unknown_call", sentence(language(None), Language::apology));
+            return Ok(self.count("next", "unknown_call", sentence(language(None), Language::apology)));
         };
         if known.call_sid != request.call_sid || known.account_sid != request.account_sid {
             tracing::error!(%call, call_sid = request.call_sid, "asked about a call that belongs to another call SID");
-            return self.count("next", "foreign_call", Response::new().hangup());
+            return Ok(self.count("next", "foreign_call", Response::new().hangup()));
         }
         if request.call_status.is_terminal() {
             // The caller is gone; nobody hears the answer.
-            return self.decided(call, epoch, &known, "gone", Response::new());
+            return Ok(self.decided(call, epoch, &known, "gone", Response::new()));
         }
         let reason = match reason {
             Some(reason) => reason,
@@ -179,11 +186,13 @@ impl Desk {
             None => self.recorded_end(call, epoch, &known).await.unwrap_or(EndReason::CallerLost),
         };
         tracing::info!(%call, epoch, %reason, "what comes next");
-        match reason.next() {
+        Ok(match reason.next() {
             Next::HangUp => self.decided(call, epoch, &known, "hangup", Response::new().hangup()),
             Next::Apologise => self.decided(call, epoch, &known, "apology", sentence(language(Some(&known)), Language::apology)),
+            // Twilio asks again (`rc=4`, `rp=all`), and then finds the next process.
+            Next::Resume if self.bridge.directory().is_draining() => return Err(TryElsewhere),
             Next::Resume => self.resume(call, epoch, known).await,
-        }
+        })
     }
 
     /// A status callback of the number or the call: in any order, any number of times.

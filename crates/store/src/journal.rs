@@ -191,7 +191,7 @@ async fn deliver(folder: PathBuf, store: Store, mut written: watch::Receiver<Pos
                 pause = RETRY.0;
                 // Nothing readable although more was written: the rest was an unreadable record at the end.
                 let to = if to == from { *written.borrow() } else { to };
-                let _ = delivered.send(to);
+                delivered.send_replace(to);
                 if to.segment > from.segment {
                     let folder = folder.clone();
                     let _ = spawn_blocking(move || segment::prune(&folder, to)).await;

@@ -60,6 +60,21 @@ async fn acknowledged_facts_survive_a_process_that_never_delivered() {
 }
 
 #[tokio::test]
+async fn facts_of_the_last_moment_are_delivered_and_the_tasks_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&url(&folder)).await.unwrap();
+    let (journal, tasks) = Journal::open(folder.path().join("journal"), store.clone()).await.unwrap();
+    journal.append(entry("t", "1", 0, 0, ringing("1")));
+    for seq in 1..=500 {
+        journal.append(entry("t", "1", 0, seq, said("hello")));
+    }
+    // Nobody is left to watch when they reach the disk.
+    drop(journal);
+    tasks.finished().await;
+    assert_eq!(store.tenant("t").transcript("1").await.unwrap().len(), 500);
+}
+
+#[tokio::test]
 async fn delivering_twice_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&url(&folder)).await.unwrap();

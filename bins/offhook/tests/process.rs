@@ -1,0 +1,188 @@
+//! Real processes, real sockets, real time: a call survives the death of the server, and its orderly end.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use sim::{AssistantScript, Behaviour, CallOutcome, Moment, Network, OpenAi, OutputFormat, Speech, TelephoneNetwork, Timeline};
+use store::{Line, Speaker, Store};
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+const TOKEN: &str = "process-test-token";
+const KEY: &str = "process-test-key";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const STORY: &str = "
+    hear greeting
+    say ask-hours
+    hear resumed
+    say book
+    hear booked
+    press 9
+    hear farewell
+";
+
+struct Scene {
+    folder: tempfile::TempDir,
+    address: SocketAddr,
+    provider: SocketAddr,
+    timeline: Timeline,
+    stop: CancellationToken,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let timeline = Timeline::new(None);
+        let script: AssistantScript = include_str!("../scenarios/demo.assistant").parse().unwrap();
+        let behaviour = Arc::new(Behaviour::new(script, Speech::of("en").unwrap(), OutputFormat::Ulaw, KEY));
+        let (listener, provider) = Network::Loopback.listen().await.unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(OpenAi { behaviour, timeline: timeline.clone() }.serve(listener, stop.clone()));
+        // A port that is free now; the server takes it next.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        Self { folder: tempfile::tempdir().unwrap(), address, provider, timeline, stop }
+    }
+
+    /// Starts the server as an operator would and waits until it is ready.
+    async fn server(&self) -> Child {
+        let child = Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(["serve", "--config", "/nonexistent/offhook.toml"])
+            .env_clear()
+            .env("OFFHOOK_LISTEN", self.address.to_string())
+            .env("PUBLIC_URL", format!("http://{}", self.address))
+            .env("OFFHOOK_DATA_DIR", self.folder.path())
+            .env("OFFHOOK_DRAIN_SECONDS", "0")
+            .env("OFFHOOK_LOG", "warn")
+            .env("TWILIO_AUTH_TOKEN", TOKEN)
+            .env("OPENAI_API_KEY", KEY)
+            .env("OPENAI_REALTIME_URL", format!("ws://{}/v1/realtime", self.provider))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        timeout(PATIENCE, async {
+            while self.get("/readyz").await != Some(200) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("the server becomes ready");
+        child
+    }
+
+    async fn get(&self, path: &str) -> Option<u16> {
+        let request = hyper::Request::get(path).header("host", "test").body(Full::new(Bytes::new())).unwrap();
+        let port = self.address.port();
+        sim::web::send(&Network::Loopback, "127.0.0.1", port, request).await.ok().map(|it| it.status().as_u16())
+    }
+
+    fn ring(&self) -> tokio::task::JoinHandle<CallOutcome> {
+        let telephone = TelephoneNetwork {
+            net: Network::Loopback,
+            timeline: self.timeline.clone(),
+            account_sid: "AC00000000000000000000000000000001".into(),
+            auth_token: TOKEN.into(),
+            voice_url: format!("http://{}/twilio/voice", self.address),
+            status_url: format!("http://{}/twilio/status", self.address),
+            speech: Speech::of("en").unwrap(),
+            repeat_first_webhook: false,
+        };
+        tokio::spawn(async move { telephone.ring("+15550100001", "+15550100002", STORY.parse().unwrap()).await })
+    }
+
+    /// Waits until the caller's question is answered and its transcript line has reached the database.
+    async fn question_is_on_record(&self) -> Vec<Line> {
+        let store = open(self.folder.path()).await;
+        let lines = timeout(PATIENCE, async {
+            loop {
+                let speaking = self.timeline.count(|it| matches!(it, Moment::SpeaksTo { utterance: "hours" })) == 1;
+                let calls = store.tenant("default").calls(1).await.unwrap();
+                if let (true, Some(call)) = (speaking, calls.first()) {
+                    let lines = store.tenant("default").transcript(&call.id).await.unwrap();
+                    if lines.len() == 2 {
+                        return lines;
+                    }
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("two lines are on record");
+        store.close().await;
+        lines
+    }
+
+    async fn story_went_on(&self, outcome: &CallOutcome, before: &[Line]) {
+        let moments: Vec<String> =
+            self.timeline.moments().iter().map(|it| format!("{:.3} {:?} {}", it.0.as_secs_f64(), it.1, it.2)).collect();
+        let moments = moments.join("\n");
+        assert_eq!((outcome.steps.0, outcome.streams), (outcome.steps.1, 2), "{moments}");
+        let replayed = self.timeline.count(|it| matches!(it, Moment::Replayed { items } if *items >= 2));
+        assert_eq!(replayed, 1, "the new session is told what was said\n{moments}");
+        let store = open(self.folder.path()).await;
+        let scope = store.tenant("default");
+        let call = scope.calls(10).await.unwrap();
+        assert_eq!(call.len(), 1, "one call, one record");
+        let call = &call[0];
+        assert_eq!((call.epoch, call.status.as_str(), call.end_reason.as_deref()), (1, "completed", Some("assistant_hung_up")));
+        let after = scope.transcript(&call.id).await.unwrap();
+        assert!(before.iter().all(|line| after.contains(line)), "an acknowledged line is lost");
+        let said: Vec<&str> =
+            after.iter().filter(|it| it.epoch == 1 && it.speaker == Speaker::Assistant).map(|it| it.text.as_str()).collect();
+        assert_eq!(said.len(), 3, "{said:?}");
+        let recordings = scope.recordings(&call.id).await.unwrap();
+        assert!(recordings.iter().any(|it| it.epoch == 1), "{recordings:?}");
+        store.close().await;
+        self.stop.cancel();
+    }
+}
+
+async fn open(folder: &Path) -> Store {
+    Store::open(&format!("sqlite:{}", folder.join("offhook.db").display())).await.unwrap()
+}
+
+/// Ends a server as a supervisor would: SIGTERM, and an exit code that says that nothing is left.
+async fn end(mut server: Child) {
+    let pid = server.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    let status = timeout(PATIENCE, server.wait()).await.expect("it ends by itself").unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_call_survives_sigkill() {
+    let scene = Scene::new().await;
+    let mut first = scene.server().await;
+    let call = scene.ring();
+    let before = scene.question_is_on_record().await;
+    // tokio's kill is SIGKILL.
+    first.kill().await.unwrap();
+    let second = scene.server().await;
+    let outcome = timeout(Duration::from_secs(60), call).await.unwrap().unwrap();
+    end(second).await;
+    scene.story_went_on(&outcome, &before).await;
+    let lost = scene.timeline.count(|it| matches!(it, Moment::Warning { code: 31_903, .. }));
+    assert_eq!(lost, 1, "Twilio saw the process die");
+}
+
+#[tokio::test]
+async fn a_call_goes_on_with_the_next_process_after_sigterm() {
+    let scene = Scene::new().await;
+    let first = scene.server().await;
+    let call = scene.ring();
+    let before = scene.question_is_on_record().await;
+    end(first).await;
+    let second = scene.server().await;
+    let outcome = timeout(Duration::from_secs(60), call).await.unwrap().unwrap();
+    end(second).await;
+    scene.story_went_on(&outcome, &before).await;
+    let cut = scene.timeline.count(|it| matches!(it, Moment::Warning { code: 31_903, .. }));
+    assert_eq!(cut, 0, "the stream was closed in order");
+    assert_eq!(scene.get("/health").await, None);
+}
