@@ -44,6 +44,8 @@ pub struct Options {
     pub format: Format,
     pub language: String,
     pub calls: usize,
+    /// Calls that the server takes at a time.
+    pub calls_max: usize,
     /// In-memory for virtual time.
     pub network: Network,
     /// The clock is paused: see [`Store::open_for_simulation`].
@@ -53,12 +55,14 @@ pub struct Options {
     pub folder: PathBuf,
 }
 
-const ACCOUNT: &str = "AC00000000000000000000000000000001";
-const AUTH_TOKEN: &str = "demo-auth-token";
+/// The account at the simulated network, and what signs its requests.
+pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
+pub const AUTH_TOKEN: &str = "demo-auth-token";
 const PROVIDER_KEY: &str = "demo-provider-key";
 const AGENT: &str = "agent_demo";
-const CALLED: &str = "+15550100002";
-const TENANT: &str = "demo";
+/// The number that is answered, and whose it is.
+pub const CALLED: &str = "+15550100002";
+pub const TENANT: &str = "demo";
 
 /// One step of the story, and whether it happened as it should.
 #[derive(Clone, Debug)]
@@ -87,7 +91,8 @@ pub struct Stage {
     pub server: Server,
     pub timeline: Timeline,
     pub address: std::net::SocketAddr,
-    telephone: TelephoneNetwork,
+    /// The caller's side, to be rung with other scripts.
+    pub telephone: TelephoneNetwork,
     speech: Speech,
     providers: CancellationToken,
 }
@@ -98,6 +103,14 @@ impl Stage {
     /// # Errors
     /// When a port, the folder or the language is not to be had.
     pub async fn set(options: &Options) -> Result<Self> {
+        Self::set_with(options, |_| ()).await
+    }
+
+    /// Same, with a provider that behaves otherwise.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub async fn set_with(options: &Options, change: impl FnOnce(&mut Behaviour)) -> Result<Self> {
         let speech = Speech::of(&options.language)
             .with_context(|| format!("there is no recorded speech in `{}`: expected en or ro", options.language))?;
         let begun = Instant::now();
@@ -115,7 +128,9 @@ impl Stage {
             Format::Lies => OutputFormat::Lies,
         };
         let script = include_str!("../scenarios/demo.assistant").parse()?;
-        let behaviour = Arc::new(Behaviour::new(script, speech, format, PROVIDER_KEY));
+        let mut behaviour = Behaviour::new(script, speech, format, PROVIDER_KEY);
+        change(&mut behaviour);
+        let behaviour = Arc::new(behaviour);
         let language: Language = options.language.parse().map_err(anyhow::Error::msg)?;
         let assistant = match options.provider {
             Provider::Openai => {
@@ -169,7 +184,7 @@ impl Stage {
             if options.virtual_time { Store::open_for_simulation(&database).await? } else { Store::open(&database).await? };
         let parts = Parts {
             settings,
-            calls_max: options.calls + 10,
+            calls_max: options.calls_max,
             auth_tokens: Some(vec![AUTH_TOKEN.to_owned().into()]),
             net: Arc::new(Simulated(options.network.clone())),
             listener,

@@ -161,6 +161,7 @@ async fn show(provider: Provider, format: Format, language: String, calls: usize
         format,
         language,
         calls,
+        calls_max: calls + 10,
         network: sim::Network::Loopback,
         virtual_time: false,
         print: true,

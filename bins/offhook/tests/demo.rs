@@ -13,6 +13,7 @@ fn play(provider: Provider, format: Format, language: &str, calls: usize) {
             format,
             language: language.into(),
             calls,
+            calls_max: calls + 10,
             network: Network::memory(),
             virtual_time: true,
             print: std::env::var_os("SHOW_TIMELINE").is_some(),

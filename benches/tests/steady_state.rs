@@ -1,0 +1,16 @@
+//! What the benchmarks show without a clock.
+
+use benches::{AssistantToCaller, CallerToAssistant, Counting, FORMATS, allocations_per_round};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_frame_allocates_nothing_in_either_direction() {
+    for (name, format) in FORMATS {
+        let mut up = CallerToAssistant::new(format);
+        let mut down = AssistantToCaller::new(format);
+        assert_eq!(allocations_per_round(5000, || assert!(up.frame() > 200)), 0.0, "caller → assistant, {name}");
+        assert_eq!(allocations_per_round(5000, || _ = down.frame()), 0.0, "assistant → caller, {name}");
+    }
+}

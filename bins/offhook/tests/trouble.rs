@@ -1,0 +1,258 @@
+//! What goes wrong in the middle of calls, in virtual time: the caller always hears something, the record is right, and
+//! nothing is left behind.
+
+use std::future::Future;
+use std::time::Duration;
+
+use offhook::demo::{CALLED, Format, Options, Provider, Stage, TENANT};
+use sim::{Behaviour, CallOutcome, Moment, Network};
+use store::{CallRow, Line};
+
+struct Aftermath {
+    stage: Stage,
+    outcome: CallOutcome,
+    row: CallRow,
+    lines: Vec<Line>,
+}
+
+impl Aftermath {
+    fn count(&self, like: impl Fn(&Moment) -> bool) -> usize {
+        self.stage.timeline.count(like)
+    }
+
+    fn story(&self) -> String {
+        let moments = self.stage.timeline.moments();
+        moments.iter().map(|it| format!("{:>8.3} {:?}: {}\n", it.0.as_secs_f64(), it.1, it.2)).collect()
+    }
+
+    fn answered(&self, path: &str, answer: &str) -> usize {
+        self.count(|it| matches!(it, Moment::Webhook { path: p, answer: a, .. } if p.starts_with(path) && a == answer))
+    }
+}
+
+fn virtual_time<F: Future>(story: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        tokio::time::pause();
+        story.await
+    })
+}
+
+fn options(folder: &tempfile::TempDir, provider: Provider) -> Options {
+    Options {
+        provider,
+        format: Format::Ulaw,
+        language: "en".into(),
+        calls: 1,
+        calls_max: 10,
+        network: Network::memory(),
+        virtual_time: true,
+        print: false,
+        folder: folder.path().to_owned(),
+    }
+}
+
+/// Rings with a script; checks what every ending must leave behind.
+fn after(
+    provider: Provider,
+    script: &str,
+    change: impl FnOnce(&mut Behaviour),
+    prepare: impl FnOnce(&mut Stage),
+    check: impl FnOnce(&Aftermath),
+) {
+    let folder = tempfile::tempdir().unwrap();
+    virtual_time(async {
+        let mut stage = Stage::set_with(&options(&folder, provider), change).await.unwrap();
+        prepare(&mut stage);
+        let outcome = stage.telephone.ring("+15550100001", CALLED, script.parse().unwrap()).await;
+        stage.server.bridge.idle().await;
+        stage.server.ledger.journal().flush().await;
+        let scope = stage.server.store.tenant(TENANT);
+        let rows = scope.calls(10).await.unwrap();
+        assert_eq!(rows.len(), 1, "one call, one record");
+        let lines = scope.transcript(&rows[0].id).await.unwrap();
+        let after = Aftermath { outcome, row: rows[0].clone(), lines, stage };
+        assert_eq!(after.stage.server.bridge.directory().live(), 0, "no call is left");
+        let opened = after.count(|it| *it == Moment::SessionOpened);
+        let closed = after.count(|it| matches!(it, Moment::SessionClosed { .. }));
+        assert_eq!(opened, closed, "every provider session is closed\n{}", after.story());
+        assert_eq!(after.outcome.steps.0, after.outcome.steps.1, "the caller's script is done\n{}", after.story());
+        check(&after);
+        after.stage.strike().await;
+    });
+}
+
+fn plain(script: &str, check: impl FnOnce(&Aftermath)) {
+    after(Provider::Openai, script, |_| (), |_| (), check);
+}
+
+#[test]
+fn the_caller_hangs_up_in_the_middle_of_an_answer() {
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        after(
+            provider,
+            "hear greeting\nsay ask-hours\nhear hours for 1000ms\nhang up",
+            |_| (),
+            |_| (),
+            |it| {
+                assert_eq!(it.row.end_reason.as_deref(), Some("caller_hung_up"));
+                assert_eq!((it.row.status.as_str(), it.row.epoch), ("completed", 0));
+                let last = it.lines.last().unwrap();
+                assert!(last.cut && last.text.starts_with("We are open"), "{}", last.text);
+                assert_eq!(it.answered("/twilio/next/", "<Response/>"), 1, "{}", it.story());
+            },
+        );
+    }
+}
+
+#[test]
+fn the_callers_socket_is_lost_and_the_call_goes_on() {
+    plain("hear greeting\nsay ask-hours\nhear hours for 1000ms\nlose socket\nhear resumed\npress 9\nhear farewell", |it| {
+        assert_eq!((it.outcome.streams, it.row.epoch, it.row.resumes), (2, 1, 1), "{}", it.story());
+        assert_eq!(it.count(|it| matches!(it, Moment::Replayed { items } if *items == 3)), 1, "{}", it.story());
+        assert_eq!(it.row.end_reason.as_deref(), Some("assistant_hung_up"));
+    });
+}
+
+#[test]
+fn the_providers_session_expires_and_the_call_goes_on() {
+    let story = "hear greeting\nwait 17000ms\nhear resumed\npress 9\nhear farewell";
+    after(
+        Provider::Openai,
+        story,
+        |it| it.session_max = Duration::from_secs(20),
+        |_| (),
+        |it| {
+            assert_eq!((it.outcome.streams, it.row.epoch), (2, 1), "{}", it.story());
+            assert_eq!(it.answered("/twilio/next/", "<Connect><Stream> <Redirect>"), 1, "{}", it.story());
+        },
+    );
+}
+
+#[test]
+fn a_provider_that_dies_at_once_and_always_is_given_up_with_an_apology() {
+    after(
+        Provider::Openai,
+        "",
+        |it| it.session_max = Duration::from_millis(1),
+        |_| (),
+        |it| {
+            assert_eq!(it.answered("/twilio/next/", "<Connect><Stream> <Redirect>"), 3, "{}", it.story());
+            assert_eq!(it.answered("/twilio/next/", "<Say> <Hangup/>"), 1, "{}", it.story());
+        },
+    );
+}
+
+#[test]
+fn a_provider_that_refuses_leads_to_an_apology() {
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        after(
+            provider,
+            "",
+            |it| it.api_key = "another key".into(),
+            |_| (),
+            |it| {
+                assert_eq!(it.row.end_reason.as_deref(), Some("assistant_refused"));
+                assert_eq!(it.answered("/twilio/next/", "<Say> <Hangup/>"), 1, "{}", it.story());
+            },
+        );
+    }
+}
+
+#[test]
+fn an_agent_that_permits_no_overrides_works_without_and_one_that_ends_by_itself_ends_the_call() {
+    after(
+        Provider::Elevenlabs,
+        "hear greeting\nsay ask-hours\nhear hours",
+        |it| it.session_max = Duration::from_millis(15_500),
+        |_| (),
+        |it| {
+            assert_eq!(it.row.end_reason.as_deref(), Some("assistant_hung_up"), "{}", it.story());
+            assert_eq!(it.answered("/twilio/next/", "<Hangup/>"), 1);
+        },
+    );
+}
+
+#[test]
+fn a_webhook_that_comes_twice_is_one_call() {
+    after(
+        Provider::Openai,
+        "hear greeting\npress 9\nhear farewell",
+        |_| (),
+        |it| it.telephone.repeat_first_webhook = true,
+        |it| {
+            assert_eq!(it.answered("/twilio/voice", "<Connect><Stream> <Redirect>"), 2);
+            assert_eq!((it.outcome.streams, it.count(|it| *it == Moment::SessionOpened)), (1, 1));
+        },
+    );
+}
+
+#[test]
+fn one_broken_message_is_no_reason_to_hang_up() {
+    plain("hear greeting\ngarbage\npress 9\nhear farewell", |it| {
+        assert_eq!(it.row.end_reason.as_deref(), Some("assistant_hung_up"));
+    });
+}
+
+#[test]
+fn ten_broken_messages_are() {
+    plain(&format!("hear greeting\n{}", "garbage\n".repeat(10)), |it| {
+        assert_eq!(it.row.end_reason.as_deref(), Some("caller_misbehaved"));
+        assert_eq!(it.answered("/twilio/next/", "<Hangup/>"), 1);
+    });
+}
+
+#[test]
+fn a_key_interrupts() {
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        after(
+            provider,
+            "hear greeting for 1000ms\npress 9\nhear farewell",
+            |_| (),
+            |_| (),
+            |it| {
+                assert_eq!(it.count(|it| matches!(it, Moment::Cleared { .. })), 1, "{}", it.story());
+                assert_eq!(it.row.end_reason.as_deref(), Some("assistant_hung_up"));
+            },
+        );
+    }
+}
+
+#[test]
+fn a_caller_who_speaks_into_the_farewell_goes_on_talking() {
+    plain("hear greeting\npress 9\nhear farewell for 600ms\nsay book\nhear booked\npress 9\nhear farewell", |it| {
+        assert_eq!(it.count(|it| matches!(it, Moment::ToolCalled { .. })), 2, "{}", it.story());
+        assert_eq!(it.row.end_reason.as_deref(), Some("assistant_hung_up"));
+    });
+}
+
+#[test]
+fn when_every_place_is_taken_the_caller_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    virtual_time(async {
+        let stage = Stage::set(&Options { calls_max: 2, ..options(&folder, Provider::Openai) }).await.unwrap();
+        let ring =
+            |number: &'static str| stage.telephone.ring(number, CALLED, "hear greeting\npress 9\nhear farewell".parse().unwrap());
+        let (a, b, c) = tokio::join!(ring("+15550100001"), ring("+15550100003"), ring("+15550100004"));
+        let streams = [a.streams, b.streams, c.streams];
+        assert_eq!(streams.iter().sum::<usize>(), 2, "{streams:?}");
+        let told = stage.timeline.count(|it| matches!(it, Moment::Webhook { answer, .. } if answer == "<Say> <Hangup/>"));
+        assert_eq!(told, 1);
+        stage.server.bridge.idle().await;
+        let again = ring("+15550100005").await;
+        assert_eq!(again.streams, 1, "a place is free again");
+        stage.strike().await;
+    });
+}
+
+#[test]
+fn a_number_that_nobody_answers_is_said_to_be_out_of_service() {
+    let folder = tempfile::tempdir().unwrap();
+    virtual_time(async {
+        let stage = Stage::set(&options(&folder, Provider::Openai)).await.unwrap();
+        let outcome = stage.telephone.ring("+15550100001", "+15559999999", "".parse().unwrap()).await;
+        assert_eq!((outcome.streams, outcome.status), (0, "completed"));
+        assert_eq!(stage.timeline.count(|it| matches!(it, Moment::Webhook { answer, .. } if answer == "<Say> <Hangup/>")), 1);
+        stage.strike().await;
+    });
+}

@@ -1,0 +1,57 @@
+//! `cargo xtask ci`: every step in order, the first failure ends it, times at the end.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// What a machine must have, and how to get it.
+const TOOLS: [(&str, &[&str], &str); 4] = [
+    ("cargo", &["--version"], "install Rust with rustup"),
+    ("cc", &["--version"], "install a C compiler: apt-get install gcc"),
+    ("cargo", &["fmt", "--version"], "rustup component add rustfmt"),
+    ("cargo", &["clippy", "--version"], "rustup component add clippy"),
+];
+
+/// The steps. Tests include the demo of every provider, format and language in virtual time, the import walls, links and
+/// checksums.
+const STEPS: [(&str, &[&str]); 6] = [
+    ("format", &["fmt", "--all", "--check"]),
+    ("lint", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+    ("build", &["build", "--workspace", "--all-targets", "--locked"]),
+    ("test", &["test", "--workspace", "--locked", "--no-fail-fast"]),
+    ("document", &["doc", "--workspace", "--no-deps", "--locked"]),
+    ("demo in real time", &["run", "--quiet", "--locked", "--package", "offhook", "--", "demo"]),
+];
+
+pub(crate) fn run(root: &Path) -> Result<ExitCode> {
+    for (tool, arguments, fix) in TOOLS {
+        let found = Command::new(tool).args(arguments).output().is_ok_and(|it| it.status.success());
+        if !found {
+            bail!("`{tool} {}` does not work here: {fix}", arguments.join(" "));
+        }
+    }
+    let mut times: Vec<(&str, Duration)> = Vec::new();
+    for (name, arguments) in STEPS {
+        println!("\n── {name}: cargo {}", arguments.join(" "));
+        let begun = Instant::now();
+        let status = Command::new("cargo").args(arguments).current_dir(root).env("RUSTDOCFLAGS", "-D warnings").status()?;
+        times.push((name, begun.elapsed()));
+        if !status.success() {
+            println!(
+                "\n✗ {name} failed after {:.0} s; run it alone with: cargo {}",
+                begun.elapsed().as_secs_f64(),
+                arguments.join(" ")
+            );
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    println!();
+    for (name, time) in &times {
+        println!("{:>7.1} s  {name}", time.as_secs_f64());
+    }
+    let total: Duration = times.iter().map(|it| it.1).sum();
+    println!("{:>7.1} s  in all: green", total.as_secs_f64());
+    Ok(ExitCode::SUCCESS)
+}
