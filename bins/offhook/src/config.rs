@@ -211,7 +211,7 @@ impl Reader {
     }
 
     fn read_file(&mut self, name: &str, text: &str) {
-        let line = |at: Range<usize>| format!("{name}:{}", text[..at.start.min(text.len())].lines().count().max(1));
+        let line = |at: Range<usize>| format!("{name}:{}", text[..at.start.min(text.len())].matches('\n').count() + 1);
         let table = match DeTable::parse(text) {
             Ok(table) => table.into_inner(),
             Err(error) => {
@@ -246,7 +246,8 @@ impl Reader {
                             match scalar(value.get_ref()) {
                                 Some(value) if NUMBER_KEYS.contains(&name.as_str()) => drop(found.insert(name, value)),
                                 _ => {
-                                    self.problem(format!("{place}.{name}"), format!("expected one of {}", NUMBER_KEYS.join(", ")))
+                                    let expected = format!("expected one of {}", NUMBER_KEYS.join(", "));
+                                    self.problem(format!("{place}.{name}"), expected);
                                 }
                             }
                         }
@@ -356,10 +357,10 @@ impl Reader {
                 .ok()
         });
         let skip_signatures = self.flag("twilio.skip_signature_validation");
-        let local = listen.is_some_and(|it| it.ip().is_loopback()) && public_url.as_ref().is_some_and(|it| !it.is_https());
+        let local = listen.is_some_and(|it| it.ip().is_loopback()) && public_url.as_ref().is_some_and(PublicUrl::is_local);
         if skip_signatures == Some(true) && !local && listen.is_some() && public_url.is_some() {
             let place = self.find("twilio.skip_signature_validation").place;
-            self.problem(place, "signatures may only be skipped while listening on loopback with a public address that is not https: set it to false");
+            self.problem(place, "signatures may only be skipped while listening on loopback with a public address on loopback that is not https: set it to false");
         }
         if let Some(url) = &public_url
             && !url.is_https()
@@ -650,9 +651,9 @@ mod tests {
         let everywhere = [skip, ("PUBLIC_URL", "http://127.0.0.1:8000"), ("OFFHOOK_LISTEN", "0.0.0.0:8000")];
         assert!(problems(None, &everywhere).contains("only be skipped"));
         assert!(load(None, &env(&[skip, ("PUBLIC_URL", "http://127.0.0.1:8000")])).unwrap().skip_signatures);
-        assert!(problems(None, &[("PUBLIC_URL", "http://phone.example.com")]).contains("expected https://") == false);
-        let outside = [("PUBLIC_URL", "http://phone.example.com"), ("OFFHOOK_LISTEN", "0.0.0.0:8000")];
+        let outside = [("PUBLIC_URL", "http://phone.example.com")];
         assert!(problems(None, &outside).contains("expected https://"));
+        assert!(problems(None, &[skip, outside[0]]).contains("only be skipped"));
     }
 
     #[test]

@@ -162,6 +162,7 @@ async fn show(provider: Provider, format: Format, language: String, calls: usize
         language,
         calls,
         calls_max: calls + 10,
+        prefix: String::new(),
         network: sim::Network::Loopback,
         virtual_time: false,
         print: true,

@@ -4,6 +4,10 @@ use offhook::demo::{self, Format, Options, Provider};
 use sim::Network;
 
 fn play(provider: Provider, format: Format, language: &str, calls: usize) {
+    play_under("", provider, format, language, calls);
+}
+
+fn play_under(prefix: &str, provider: Provider, format: Format, language: &str, calls: usize) {
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -14,6 +18,7 @@ fn play(provider: Provider, format: Format, language: &str, calls: usize) {
             language: language.into(),
             calls,
             calls_max: calls + 10,
+            prefix: prefix.into(),
             network: Network::memory(),
             virtual_time: true,
             print: std::env::var_os("SHOW_TIMELINE").is_some(),
@@ -61,4 +66,9 @@ fn romanian() {
 #[test]
 fn ten_calls_at_a_time() {
     play(Provider::Openai, Format::Pcm16, "en", 10);
+}
+
+#[test]
+fn under_a_path_prefix() {
+    play_under("/voiceclone", Provider::Openai, Format::Ulaw, "en", 1);
 }

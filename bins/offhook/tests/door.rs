@@ -23,6 +23,10 @@ struct Door {
 }
 
 fn at_the_door<F: Future<Output = Door>>(story: impl FnOnce(Door) -> F) {
+    at_the_door_under("", story);
+}
+
+fn at_the_door_under<F: Future<Output = Door>>(prefix: &str, story: impl FnOnce(Door) -> F) {
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -34,13 +38,14 @@ fn at_the_door<F: Future<Output = Door>>(story: impl FnOnce(Door) -> F) {
             language: "en".into(),
             calls: 1,
             calls_max: 10,
+            prefix: prefix.into(),
             network: net.clone(),
             virtual_time: true,
             print: false,
             folder: folder.path().to_owned(),
         };
         let stage = Stage::set(&options).await.unwrap();
-        let base = format!("http://{}", stage.address);
+        let base = format!("http://{}{prefix}", stage.address);
         let door = story(Door { stage, net, base }).await;
         assert_eq!(door.stage.server.bridge.directory().live(), 0);
         door.stage.strike().await;
@@ -340,6 +345,24 @@ fn health_says_what_the_sources_say_and_large_bodies_are_refused() {
         door.stage.server.bridge.close();
         let (status, body) = door.send("GET", "/readyz", &[], None).await;
         assert_eq!((status, json(body)["reasons"][0].clone()), (503, json!("shutting down")));
+        door
+    });
+}
+
+#[test]
+fn a_proxy_may_take_the_prefix_away() {
+    at_the_door_under("/voiceclone", |door| async {
+        let parameters = door.parameters();
+        // Twilio signs the public address, whatever the proxy makes of it.
+        let signature = door.signature("/twilio/voice", &parameters);
+        for path in ["/voiceclone/twilio/voice", "/twilio/voice"] {
+            let (status, document) = door.send("POST", path, &parameters, Some(&signature)).await;
+            assert_eq!(status, 200, "{path}");
+            assert!(
+                document.contains("/voiceclone/twilio-stream") && document.contains("/voiceclone/twilio/next/"),
+                "{document}"
+            );
+        }
         door
     });
 }

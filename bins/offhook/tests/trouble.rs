@@ -45,6 +45,7 @@ fn options(folder: &tempfile::TempDir, provider: Provider) -> Options {
         language: "en".into(),
         calls: 1,
         calls_max: 10,
+        prefix: String::new(),
         network: Network::memory(),
         virtual_time: true,
         print: false,

@@ -34,6 +34,18 @@ impl PublicUrl {
         self.0.starts_with("https://")
     }
 
+    /// Whether it is an unencrypted address on this very machine: a simulator's, never Twilio's.
+    pub fn is_local(&self) -> bool {
+        let host = Url::parse(&self.0).ok().and_then(|it| it.host().map(|it| it.to_owned()));
+        !self.is_https()
+            && match host {
+                Some(url::Host::Ipv4(it)) => it.is_loopback(),
+                Some(url::Host::Ipv6(it)) => it.is_loopback(),
+                Some(url::Host::Domain(name)) => name == "localhost",
+                None => false,
+            }
+    }
+
     /// The prefix of all our paths: empty, or `/voiceclone`.
     pub fn path_prefix(&self) -> &str {
         let after_scheme = self.0.find("://").map_or(0, |it| it + 3);
