@@ -142,6 +142,8 @@ pub struct Config {
     pub database_url: String,
     pub calls_max: usize,
     pub drain: Duration,
+    /// What is logged; see the setting `server.log`.
+    pub log: String,
     pub auth_tokens: Vec<SecretString>,
     pub skip_signatures: bool,
     pub settings: Settings,
@@ -410,6 +412,7 @@ impl Reader {
             database_url,
             calls_max: calls_max? as usize,
             drain: Duration::from_secs(drain?),
+            log: self.text("server.log"),
             auth_tokens: auth_tokens.into_iter().map(SecretString::from).collect(),
             skip_signatures: skip_signatures?,
             settings: Settings {

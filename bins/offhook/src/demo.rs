@@ -173,7 +173,7 @@ impl Stage {
             routes: [(CALLED.to_owned(), route)].into(),
             fallback: None,
             limits: CallLimits {
-                duration_max: Duration::from_secs(600),
+                duration_max: Duration::from_secs(3600),
                 lead: Duration::from_millis(200),
                 answer_timeout: Duration::from_secs(10),
                 media_timeout: Duration::from_secs(5),
@@ -531,6 +531,12 @@ fn describe(text: &mut String, record: &Record, folder: &Path) {
         text,
         "\nFrames of 20 ms: {} from the caller ({} dropped), {} to the caller; {} ms of assistant audio dropped after the interruption",
         row.frames_in, row.frames_in_dropped, row.frames_out, row.assistant_ms_dropped
+    );
+    let _ = writeln!(
+        text,
+        "Caller frames arrived with {:.1} ms of jitter, at most {} ms apart",
+        row.jitter_us as f64 / 1000.0,
+        row.longest_gap_ms
     );
     for recording in &record.recordings {
         let _ = writeln!(text, "Recording: {} ({:.1} s, two channels)", recording.location, recording.length_ms as f64 / 1000.0);

@@ -99,7 +99,7 @@ async fn serve(file: PathBuf) -> Result<ExitCode> {
     };
     let name = file.display().to_string();
     let config: Config = config::load(text.as_deref().map(|it| (name.as_str(), it)), &env)?;
-    log(env.get("RUST_LOG").or_else(|| env.get("OFFHOOK_LOG")).map_or("info", String::as_str));
+    log(env.get("RUST_LOG").unwrap_or(&config.log));
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

@@ -12,6 +12,7 @@ struct Aftermath {
     stage: Stage,
     outcome: CallOutcome,
     row: CallRow,
+    folder: std::path::PathBuf,
     lines: Vec<Line>,
 }
 
@@ -65,6 +66,9 @@ fn after(
     virtual_time(async {
         let mut stage = Stage::set_with(&options(&folder, provider), change).await.unwrap();
         prepare(&mut stage);
+        // Let everything that was started come to rest.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let tasks = alive_tasks();
         let outcome = stage.telephone.ring("+15550100001", CALLED, script.parse().unwrap()).await;
         stage.server.bridge.idle().await;
         stage.server.ledger.journal().flush().await;
@@ -72,15 +76,28 @@ fn after(
         let rows = scope.calls(10).await.unwrap();
         assert_eq!(rows.len(), 1, "one call, one record");
         let lines = scope.transcript(&rows[0].id).await.unwrap();
-        let after = Aftermath { outcome, row: rows[0].clone(), lines, stage };
+        let after = Aftermath { outcome, row: rows[0].clone(), folder: folder.path().to_owned(), lines, stage };
         assert_eq!(after.stage.server.bridge.directory().live(), 0, "no call is left");
         let opened = after.count(|it| *it == Moment::SessionOpened);
         let closed = after.count(|it| matches!(it, Moment::SessionClosed { .. }));
         assert_eq!(opened, closed, "every provider session is closed\n{}", after.story());
         assert_eq!(after.outcome.steps.0, after.outcome.steps.1, "the caller's script is done\n{}", after.story());
+        // Close handshakes and keep-alives have their own short limits.
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        for _ in 0..200 {
+            if alive_tasks() > tasks {
+                // The database's threads hand connections back in real time.
+                tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(5))).await.unwrap();
+            }
+        }
+        assert!(alive_tasks() <= tasks, "{} tasks, {tasks} before the call\n{}", alive_tasks(), after.story());
         check(&after);
         after.stage.strike().await;
     });
+}
+
+fn alive_tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
 fn plain(script: &str, check: impl FnOnce(&Aftermath)) {
@@ -255,5 +272,40 @@ fn a_number_that_nobody_answers_is_said_to_be_out_of_service() {
         assert_eq!((outcome.streams, outcome.status), (0, "completed"));
         assert_eq!(stage.timeline.count(|it| matches!(it, Moment::Webhook { answer, .. } if answer == "<Say> <Hangup/>")), 1);
         stage.strike().await;
+    });
+}
+
+#[test]
+fn words_spoken_before_the_assistant_is_ready_are_heard() {
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        after(
+            provider,
+            "say ask-hours\nhear hours for 1000ms\nhang up",
+            |it| it.setup = Duration::from_millis(1900),
+            |_| (),
+            |it| {
+                let understood = it.count(|it| matches!(it, Moment::CallerUnderstood { utterance: Some("ask-hours"), .. }));
+                assert_eq!((understood, it.row.frames_in_dropped), (1, 0), "{}", it.story());
+            },
+        );
+    }
+}
+
+#[test]
+fn nothing_drifts_in_half_an_hour() {
+    let story =
+        "hear greeting\nwait 1800000ms\nsay ask-hours\nhear hours for 1000ms\nsay book\nhear booked\npress 9\nhear farewell";
+    plain(story, |it| {
+        let seconds = it.outcome.duration.as_secs();
+        assert!(seconds > 1800, "{seconds}");
+        // Sent, received and recorded are one timeline, to the frame.
+        assert!(it.outcome.frames_sent - it.row.frames_in <= 5, "{} sent, {} came in", it.outcome.frames_sent, it.row.frames_in);
+        let recordings: Vec<_> =
+            std::fs::read_dir(it.folder.join("recordings").join(TENANT)).unwrap().map(|it| it.unwrap().path()).collect();
+        let recorded_ms = u64::from(hound::WavReader::open(&recordings[0]).unwrap().duration()) / 8;
+        assert_eq!(recorded_ms, it.row.frames_in * 20);
+        assert!((it.outcome.duration.as_millis() as u64).abs_diff(recorded_ms) < 100, "{:?}, {recorded_ms}", it.outcome.duration);
+        let last = it.lines.last().unwrap();
+        assert!(!last.cut && last.start_ms > 1_800_000, "{}", last.start_ms);
     });
 }

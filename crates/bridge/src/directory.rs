@@ -188,6 +188,12 @@ impl Directory {
         self.state().ended.get(call).filter(|it| it.epoch == epoch).map(|it| it.reason)
     }
 
+    /// Whether a stream of the call is live or about to come.
+    pub fn knows(&self, call: &CallId) -> bool {
+        let state = self.state();
+        state.live.contains_key(call) || state.expected.get(call).is_some_and(|it| it.until > Instant::now())
+    }
+
     /// Live calls.
     pub fn live(&self) -> usize {
         self.state().live.len()

@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
     ) -> Self {
         let (sink, caller) = socket.split();
         let mut writers = JoinSet::new();
-        let (to_caller, task) = writer(TwilioPrinter { stream_sid, name: String::with_capacity(24) }, sink);
+        let (to_caller, task) = writer(TwilioPrinter { stream_sid, name: String::with_capacity(24) }, sink, limits::CALLER_RING);
         writers.spawn(task);
         let dialling = {
             let (assistant, net) = (plan.assistant.clone(), bridge.net.clone());
@@ -242,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         match event {
             FromAssistant::Dialled(Ok(socket)) => {
                 let (sink, read) = (*socket).split();
-                let (outbox, task) = writer(UplinkPrinter::new(&self.plan.assistant), sink);
+                let (outbox, task) = writer(UplinkPrinter::new(&self.plan.assistant), sink, limits::ASSISTANT_RING);
                 self.writers.spawn(task);
                 let opened = self.mapper.opened(&outbox);
                 self.assistant = Assistant::Connected { read, outbox };

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-/// Audio frames waiting for a socket: 1 s of 50 frames a second, and a mark for every ten. The playback lead keeps the
-/// caller's ring near 10; only a peer that does not read fills it.
-pub const MEDIA_RING: usize = 50 + 5;
+/// Caller frames kept while the assistant connects: 2 s. Older words would be answered out of time.
+pub const PREROLL_FRAMES: usize = 100;
+/// Entries waiting for the caller's socket: 1 s of 50 frames a second, and a mark for every ten. The playback lead keeps it
+/// near 10; only a peer that does not read fills it.
+pub const CALLER_RING: usize = 50 + 5;
+/// Frames waiting for the provider's socket: the preroll, which comes at once when the session is ready, and 1 s.
+pub const ASSISTANT_RING: usize = PREROLL_FRAMES + 50;
 /// Control messages waiting for a socket: a replayed history (40 items) plus a turn's worth, doubled. Never dropped:
 /// a full ring means that the peer has stalled.
 pub const CONTROL_RING: usize = 128;

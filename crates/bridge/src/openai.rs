@@ -4,7 +4,7 @@
 //! (`response.create` waits for `response.done`); truncating to zero is refused, so an unheard item is deleted; most
 //! errors are races and leave the session open.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,7 +63,8 @@ pub(crate) struct OpenAi {
     asked: bool,
     /// To be asked as soon as nothing is active and every tool has answered.
     wanted: Option<Prompt>,
-    tools_running: usize,
+    /// Calls that wait for their output.
+    tools_running: BTreeSet<String>,
     /// Answers that failed in a row.
     failures: u32,
     printed: String,
@@ -139,7 +140,7 @@ impl OpenAi {
             active: None,
             asked: false,
             wanted: None,
-            tools_running: 0,
+            tools_running: BTreeSet::new(),
             failures: 0,
             printed: String::new(),
         }
@@ -162,7 +163,7 @@ impl OpenAi {
     }
 
     fn ask_if_free(&mut self, outbox: &Uplink) -> Result<(), Stalled> {
-        if self.active.is_some() || self.asked || self.tools_running > 0 {
+        if self.active.is_some() || self.asked || !self.tools_running.is_empty() {
             return Ok(());
         }
         let Some(prompt) = self.wanted.take() else { return Ok(()) };
@@ -364,7 +365,7 @@ impl Mapper for OpenAi {
                 if let (Some(id), Some(name)) = (&item.call_id, &item.name)
                     && item.status.as_deref().is_none_or(|it| it == "completed")
                 {
-                    self.tools_running += 1;
+                    self.tools_running.insert(id.clone());
                     call(Input::ToolCalled { id, name, arguments: item.arguments.as_deref().unwrap_or("{}") });
                 }
             }
@@ -410,7 +411,7 @@ impl Mapper for OpenAi {
                 self.ask(Prompt::Answer, outbox)
             }
             Action::AnswerTool { id, output, failed: _, respond } => {
-                self.tools_running = self.tools_running.saturating_sub(1);
+                self.tools_running.remove(id);
                 self.send(&ClientEvent::ItemCreate { item: NewItem::FunctionCallOutput { call_id: id, output } }, outbox)?;
                 if let Some(prompt) = respond { self.ask(*prompt, outbox) } else { Ok(()) }
             }

@@ -85,14 +85,14 @@ impl<P: Printer> Outbox<P> {
     }
 }
 
-/// Makes an outbox and the task that empties it. The task ends after a close, on a write error and on a stall.
-pub(crate) fn writer<P, S>(printer: P, sink: S) -> (Outbox<P>, impl Future<Output = ()> + Send + 'static)
+/// Makes an outbox with room for `media_ring` entries of audio, and the task that empties it. The task ends after a close, on a write error and on a stall.
+pub(crate) fn writer<P, S>(printer: P, sink: S, media_ring: usize) -> (Outbox<P>, impl Future<Output = ()> + Send + 'static)
 where
     P: Printer,
     S: Sink<Message, Error = Error> + Send + Unpin + 'static,
 {
     let shared = Arc::new(Shared {
-        media: ArrayQueue::new(limits::MEDIA_RING),
+        media: ArrayQueue::new(media_ring),
         control: ArrayQueue::new(limits::CONTROL_RING),
         wake: Notify::new(),
         dropped: AtomicU64::new(0),

@@ -181,6 +181,8 @@ pub struct Call {
     spoke: Option<ResponseId>,
     /// The caller has said or keyed something.
     caller_took_part: bool,
+    /// When the last caller frame came.
+    last_frame: Option<Duration>,
     /// Local detector: the caller's current or last utterance.
     speech: Option<(Duration, Duration)>,
     /// The caller has spoken since the assistant's last sound.
@@ -219,6 +221,7 @@ impl Call {
             fence: None,
             spoke: None,
             caller_took_part: false,
+            last_frame: None,
             speech: None,
             unanswered: false,
             turn: None,
@@ -345,6 +348,7 @@ impl Call {
     fn caller_audio(&mut self, now: Duration, frame: Frame, actions: &mut Vec<Action>) {
         self.counters.caller_frames += 1;
         self.timers.set(Timer::Media, Some(now + self.config.media_timeout));
+        self.measure_arrival(now, frame);
         if self.detector.push(frame.ulaw()).speech {
             self.unanswered = true;
             // A pause of over a second begins a new utterance; detection itself comes 60 ms late.
@@ -363,6 +367,17 @@ impl Call {
             }
             Phase::Talking | Phase::Ending { .. } if self.assistant_alive => actions.push(Action::SendToAssistant(frame)),
             _ => self.counters.caller_frames_dropped += 1,
+        }
+    }
+
+    /// Jitter as RFC 3550 (section 6.4.1) smooths it. On TCP nothing is lost or reordered, only late.
+    fn measure_arrival(&mut self, now: Duration, frame: Frame) {
+        let due = Duration::from_millis((frame.ulaw().len() / media::BYTES_PER_MS) as u64);
+        if let Some(last) = self.last_frame.replace(now) {
+            let gap = now.saturating_sub(last);
+            self.counters.longest_gap = self.counters.longest_gap.max(gap);
+            let (deviation, jitter) = (gap.abs_diff(due).as_micros() as i64, self.counters.jitter.as_micros() as i64);
+            self.counters.jitter = Duration::from_micros((jitter + (deviation - jitter) / 16).max(0) as u64);
         }
     }
 
@@ -447,6 +462,13 @@ impl Call {
 
     /// Barge-in. Silence comes first: the caller is already talking.
     fn cut(&mut self, now: Duration, cancel: bool, actions: &mut Vec<Action>) {
+        // A caller who speaks into the farewell does not want to be hung up on.
+        if let Phase::Ending { reason: EndReason::AssistantHungUp, .. } = self.phase
+            && self.assistant_alive
+        {
+            self.phase = Phase::Talking;
+            self.timers.set(Timer::Farewell, None);
+        }
         let active = self.active.filter(|it| self.fence < Some(*it));
         if !self.playback.is_speaking() && active.is_none() {
             return;
@@ -475,13 +497,6 @@ impl Call {
             }
         }
         self.turn = None;
-        // A caller who speaks into the farewell does not want to be hung up on.
-        if let Phase::Ending { reason: EndReason::AssistantHungUp, .. } = self.phase
-            && self.assistant_alive
-        {
-            self.phase = Phase::Talking;
-            self.timers.set(Timer::Farewell, None);
-        }
     }
 
     fn tool_called(&mut self, now: Duration, id: &str, name: &str, arguments: &str, actions: &mut Vec<Action>) {

@@ -90,6 +90,10 @@ pub struct Counters {
     pub assistant_ms_dropped: u64,
     /// Times the player ran dry in the middle of an utterance.
     pub underruns: u64,
+    /// How unevenly caller frames arrived, smoothed (RFC 3550), at the end.
+    pub jitter: Duration,
+    /// Longest time between two caller frames.
+    pub longest_gap: Duration,
     /// Times the caller interrupted.
     pub interruptions: u64,
     /// Tokens billed, input.

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections at a time, media sockets included.
+/// HTTP connections at a time; media sockets leave their place when they are upgraded.
 const CONNECTIONS_MAX: usize = 8192;
 /// A request's head must be complete by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 const FEED: usize = 1024;
 /// A finished call is remembered so long for late facts: recording, status callbacks.
 const REMEMBERED: Duration = Duration::from_secs(600);
+/// A call whose end was never told is forgotten after Twilio's longest call, 24 hours, and an hour.
+const LONGEST_CALL: Duration = Duration::from_secs(25 * 3600);
 
 /// What this process knows of a call.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ struct Remembered {
     epoch: u32,
     seq: u64,
     history: VecDeque<HistoryItem>,
+    /// Its stream or the call itself has ended.
+    over: bool,
     touched: Instant,
 }
 
@@ -55,8 +59,8 @@ impl Ledger {
     pub(crate) fn begin(&self, call: &CallId, epoch: u32, seq: u64, history: Vec<HistoryItem>) {
         let now = Instant::now();
         let mut calls = self.calls();
-        calls.retain(|_, it| now.duration_since(it.touched) < REMEMBERED);
-        calls.insert(call.clone(), Remembered { epoch, seq, history: history.into(), touched: now });
+        calls.retain(|_, it| now.duration_since(it.touched) < if it.over { REMEMBERED } else { LONGEST_CALL });
+        calls.insert(call.clone(), Remembered { epoch, seq, history: history.into(), over: false, touched: now });
     }
 
     /// Whether this process numbers the call's facts.
@@ -80,6 +84,7 @@ impl Ledger {
             epoch: epoch.unwrap_or(0),
             seq: 0,
             history: VecDeque::new(),
+            over: false,
             touched: Instant::now(),
         });
         remembered.touched = Instant::now();
@@ -116,6 +121,7 @@ impl bridge::Journal for Ledger {
 
 impl Remembered {
     fn remember(&mut self, fact: &Fact) {
+        self.over |= matches!(fact, Fact::Ended { .. } | Fact::Status { terminal: true, .. });
         let item = match fact {
             Fact::Said { speaker: Speaker::Caller, text, .. } => HistoryItem::Caller(text.clone()),
             Fact::Said { speaker: Speaker::Assistant, text, .. } => HistoryItem::Assistant(text.clone()),
@@ -179,6 +185,8 @@ fn fact(stream: u32, fact: bridge::Fact) -> Fact {
                 frames_out: counters.played_frames,
                 assistant_ms_dropped: counters.assistant_ms_dropped,
                 underruns: counters.underruns,
+                jitter_us: us(counters.jitter),
+                longest_gap_ms: ms(counters.longest_gap),
                 interruptions: counters.interruptions,
                 input_tokens: counters.input_tokens,
                 output_tokens: counters.output_tokens,

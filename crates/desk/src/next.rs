@@ -180,6 +180,12 @@ impl Desk {
             // The caller is gone; nobody hears the answer.
             return Ok(self.decided(call, epoch, &known, "gone", Response::new()));
         }
+        if known.epoch > epoch && self.bridge.directory().knows(call) {
+            // Twilio asks about the stream it has just ended. This one was answered for long ago: a replay, which must not
+            // disturb the stream that followed.
+            tracing::warn!(%call, epoch, newest = known.epoch, "asked about a stream that another one followed");
+            return Ok(self.count("next", "stale", Response::new().hangup()));
+        }
         let reason = match reason {
             Some(reason) => reason,
             // It ended in another process, or that process died in the middle.
@@ -415,8 +421,7 @@ impl Desk {
         let announces_end_of_speech = matches!(route.assistant, AssistantPlan::OpenAi(_));
         let config = CallConfig {
             answer_timeout: limits.answer_timeout,
-            // 2 s: older words of the caller would be answered out of time.
-            preroll_frames_max: 100,
+            preroll_frames_max: bridge::limits::PREROLL_FRAMES,
             lead: limits.lead,
             backlog_max: Duration::from_secs(120),
             farewell_timeout: Duration::from_secs(4),

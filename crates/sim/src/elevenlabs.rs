@@ -288,9 +288,11 @@ impl Session {
             "agent_output_audio_format": name(announced), "user_input_audio_format": name(self.input),
         });
         self.note(Moment::SessionConfigured { input: name(self.input), output: name(announced) });
-        self.send(json!({"type": "conversation_initiation_metadata", "conversation_initiation_metadata_event": metadata})).await;
+        let setup = self.service.behaviour.setup;
+        let event = json!({"type": "conversation_initiation_metadata", "conversation_initiation_metadata_event": metadata});
+        self.later(setup, Due::Event(event));
         // The agent opens by itself.
-        self.later(self.service.behaviour.thinking, Due::Respond(Some(Cause::Start)));
+        self.later(setup + self.service.behaviour.thinking, Due::Respond(Some(Cause::Start)));
         self.later(PING_EVERY, Due::Ping);
     }
 

@@ -360,7 +360,12 @@ impl Session {
         self.configured = true;
         let announced = if self.announced_output["type"] == "audio/pcmu" { "audio/pcmu" } else { "audio/pcm 24000" };
         self.note(Moment::SessionConfigured { input: self.input.to_string(), output: announced.into() });
-        self.send(json!({"type": "session.updated", "session": self.object()})).await;
+        let updated = json!({"type": "session.updated", "session": self.object()});
+        if self.service.behaviour.setup.is_zero() {
+            self.send(updated).await;
+        } else {
+            self.later(self.service.behaviour.setup, Due::Event(updated));
+        }
     }
 
     async fn append(&mut self, base64: &str) {

@@ -31,6 +31,8 @@ pub struct Behaviour {
     pub api_key: String,
     /// The session is closed after this long.
     pub session_max: Duration,
+    /// From the connection to the configured session.
+    pub setup: Duration,
     /// Speech is generated this many times faster than it plays.
     pub burst: u32,
 }
@@ -45,6 +47,7 @@ impl Behaviour {
             thinking: Duration::from_millis(300),
             api_key: api_key.to_owned(),
             session_max: Duration::from_secs(3600),
+            setup: Duration::ZERO,
             burst: 4,
         }
     }

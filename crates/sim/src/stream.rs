@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use twilio::{Algorithm, Body, sign};
 use url::Url;
@@ -445,12 +446,20 @@ async fn converse(
                 }
                 Some(Ok(Message::Close(frame))) => {
                     let code = frame.map(|it| u16::from(it.code));
+                    // Whether Twilio logs a normal close too is not known.
+                    if code != Some(1000) {
+                        session.warn(31_921, "the server closed the socket");
+                    }
                     network.timeline.note(Party::Telephone, Moment::StreamClosed { code });
                     // Finish the handshake.
                     let _ = timeout(Duration::from_secs(1), session.socket.next()).await;
                     return StreamEnd::Server;
                 }
                 Some(Ok(_)) => Ok(()),
+                Some(Err(Error::Protocol(problem))) if problem != ProtocolError::ResetWithoutClosingHandshake => {
+                    session.warn(31_924, &problem.to_string());
+                    Err(())
+                }
                 Some(Err(_)) | None => Err(()),
             },
             _ = clock.tick() => session.tick(caller).await,
@@ -475,7 +484,7 @@ async fn converse(
             }
             Deed::LoseSocket => {
                 drop(session);
-                network.timeline.note(Party::Telephone, Moment::Warning { code: 31_924, text: "the connection was lost".into() });
+                network.timeline.note(Party::Telephone, Moment::StreamLost);
                 return StreamEnd::Lost;
             }
         };

@@ -31,6 +31,8 @@ pub enum Moment {
     StreamClosed {
         code: Option<u16>,
     },
+    /// The caller's side lost its connection without a close.
+    StreamLost,
     StreamRefused {
         status: u16,
     },
@@ -162,6 +164,7 @@ impl fmt::Display for Moment {
             Self::StreamClosed { code } => {
                 write!(f, "media stream closed{}", code.map_or(String::new(), |it| format!(" by the server ({it})")))
             }
+            Self::StreamLost => f.write_str("media stream lost"),
             Self::StreamRefused { status } => write!(f, "media stream refused: HTTP {status}"),
             Self::CallerSays { utterance } => write!(f, "caller begins ‹{utterance}›"),
             Self::CallerSaid { utterance } => write!(f, "caller has said ‹{utterance}›"),

@@ -28,6 +28,8 @@ CREATE TABLE calls (
     frames_out        BIGINT NOT NULL DEFAULT 0,
     assistant_ms_dropped BIGINT NOT NULL DEFAULT 0,
     underruns         BIGINT NOT NULL DEFAULT 0,
+    jitter_us         BIGINT NOT NULL DEFAULT 0,
+    longest_gap_ms    BIGINT NOT NULL DEFAULT 0,
     interruptions     BIGINT NOT NULL DEFAULT 0,
     input_tokens      BIGINT NOT NULL DEFAULT 0,
     output_tokens     BIGINT NOT NULL DEFAULT 0

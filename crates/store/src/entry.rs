@@ -99,6 +99,8 @@ pub enum Fact {
         frames_out: u64,
         assistant_ms_dropped: u64,
         underruns: u64,
+        jitter_us: u64,
+        longest_gap_ms: u64,
         interruptions: u64,
         input_tokens: u64,
         output_tokens: u64,

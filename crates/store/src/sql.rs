@@ -71,6 +71,9 @@ pub struct CallRow {
     pub frames_in_dropped: u64,
     pub frames_out: u64,
     pub assistant_ms_dropped: u64,
+    /// Of the worst stream: how unevenly caller frames arrived, and the longest gap.
+    pub jitter_us: u64,
+    pub longest_gap_ms: u64,
 }
 
 /// A line of the transcript.
@@ -363,6 +366,8 @@ fn call_row(row: &SqliteRow) -> Result<CallRow, sqlx::Error> {
         frames_in_dropped: count("frames_in_dropped")?,
         frames_out: count("frames_out")?,
         assistant_ms_dropped: count("assistant_ms_dropped")?,
+        jitter_us: count("jitter_us")?,
+        longest_gap_ms: count("longest_gap_ms")?,
     })
 }
 
@@ -483,6 +488,8 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
             frames_out,
             assistant_ms_dropped,
             underruns,
+            jitter_us,
+            longest_gap_ms,
             interruptions,
             input_tokens,
             output_tokens,
@@ -491,7 +498,8 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
             "UPDATE calls SET end_reason = CASE WHEN epoch <= $12 THEN $1 ELSE end_reason END,
                 end_blame = CASE WHEN epoch <= $12 THEN $2 ELSE end_blame END, frames_in = frames_in + $3, frames_in_dropped = frames_in_dropped + $4,
                 frames_out = frames_out + $5, assistant_ms_dropped = assistant_ms_dropped + $6, underruns = underruns + $7,
-                interruptions = interruptions + $8, input_tokens = input_tokens + $9, output_tokens = output_tokens + $10 WHERE id = $11",
+                interruptions = interruptions + $8, input_tokens = input_tokens + $9, output_tokens = output_tokens + $10,
+                jitter_us = MAX(jitter_us, $13), longest_gap_ms = MAX(longest_gap_ms, $14) WHERE id = $11",
         )
         .bind(reason)
         .bind(blame)
@@ -504,7 +512,9 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
         .bind(*input_tokens as i64)
         .bind(*output_tokens as i64)
         .bind(&entry.call)
-        .bind(i64::from(*stream)),
+        .bind(i64::from(*stream))
+        .bind(*jitter_us as i64)
+        .bind(*longest_gap_ms as i64),
         Fact::Recorded { stream, location, channels, length_ms } => sqlx::query(
             "INSERT INTO recordings (call, epoch, tenant, location, channels, length_ms) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
         )

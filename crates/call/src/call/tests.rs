@@ -455,6 +455,36 @@ fn a_caller_who_speaks_into_the_farewell_is_not_hung_up_on() {
 }
 
 #[test]
+fn a_caller_who_speaks_before_the_farewell_is_not_hung_up_on() {
+    check(
+        "0 ready
+         10 caller bye
+         30 tool call_1 end_call
+         300 speech
+         9000 until
+         9000 frame",
+        "0 record assistant_ready
+         0 ask Greeting
+         10 record caller 'bye'
+         30 record tool_called
+         30 record tool_finished
+         30 answer call_1 failed=false then Some(Farewell)
+         9000 send",
+    );
+}
+
+#[test]
+fn arrival_is_measured() {
+    let mut call = Call::new(config());
+    for ms in [0, 20, 40, 140, 140, 140, 160] {
+        call.handle(Duration::from_millis(ms), Input::CallerAudio(Frame::SILENCE), &mut Vec::new());
+    }
+    let counters = call.counters();
+    assert_eq!(counters.longest_gap, Duration::from_millis(100));
+    assert!((Duration::from_millis(5)..Duration::from_millis(8)).contains(&counters.jitter), "{:?}", counters.jitter);
+}
+
+#[test]
 fn end_call_is_refused_before_the_caller_took_part() {
     check(
         "0 ready
