@@ -8,18 +8,18 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
-use futures::{SinkExt as _, StreamExt as _};
+use futures::SinkExt as _;
 use http::StatusCode;
 use media::{Format, Rate};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::net::Listener;
-use crate::provider::{Behaviour, Ears, OutputFormat, Turn, pieces};
+use crate::provider::{Agenda, Arrived, Behaviour, Ears, OutputFormat, Turn, pieces};
 use crate::script::{Cause, Reply};
 use crate::speech::Utterance;
 use crate::timeline::{Moment, Party, Timeline};
@@ -121,8 +121,7 @@ struct Session {
     input: Format,
     output: Format,
     ears: Ears,
-    due: Vec<(Instant, u64, Due)>,
-    numbered: u64,
+    agenda: Agenda<Due>,
     event: u64,
     speaking: Option<Speaking>,
     tools: Vec<(String, String)>,
@@ -147,8 +146,7 @@ impl Session {
             input,
             output,
             ears,
-            due: Vec::new(),
-            numbered: 0,
+            agenda: Agenda::new(),
             event: 0,
             speaking: None,
             tools: Vec::new(),
@@ -164,8 +162,7 @@ impl Session {
     }
 
     fn later(&mut self, after: Duration, due: Due) {
-        self.numbered += 1;
-        self.due.push((Instant::now() + after, self.numbered, due));
+        self.agenda.later(after, due);
     }
 
     async fn send(&mut self, event: Value) {
@@ -194,30 +191,11 @@ impl Session {
         self.note(Moment::SessionOpened);
         self.later(self.service.behaviour.session_max, Due::Expired);
         while !self.closed {
-            let next = self.due.iter().enumerate().min_by_key(|(_, it)| (it.0, it.1)).map(|(index, it)| (index, it.0));
-            let (index, at) = next.unwrap_or((usize::MAX, Instant::now() + Duration::from_secs(3600)));
-            tokio::select! {
-                biased;
-                message = self.socket.next() => match message {
-                    Some(Ok(Message::Text(text))) => self.receive(&text).await,
-                    Some(Ok(Message::Close(frame))) => {
-                        self.note(Moment::SessionClosed { code: frame.map(|it| it.code.into()) });
-                        let _ = self.socket.next().await;
-                        return;
-                    }
-                    Some(Ok(Message::Binary(_))) => self.fail(1008, "invalid_message", "a binary message").await,
-                    Some(Ok(_)) => (),
-                    Some(Err(_)) | None => {
-                        self.note(Moment::SessionClosed { code: None });
-                        return;
-                    }
-                },
-                () = sleep_until(at) => {
-                    if index < self.due.len() {
-                        let (_, _, due) = self.due.swap_remove(index);
-                        self.happen(due).await;
-                    }
-                }
+            match self.agenda.next(&mut self.socket).await {
+                Arrived::Text(text) => self.receive(&text).await,
+                Arrived::Binary => self.fail(1008, "invalid_message", "a binary message").await,
+                Arrived::Due(due) => self.happen(due).await,
+                Arrived::Closed(code) => return self.note(Moment::SessionClosed { code }),
             }
         }
     }
@@ -318,9 +296,9 @@ impl Session {
 
     /// The caller speaks: what is being said is void, as far as the agent's own clock says that it was not heard.
     async fn interrupt(&mut self) {
-        self.due.retain(|it| !matches!(it.2, Due::Respond(_)));
+        self.agenda.retain(|it| !matches!(it, Due::Respond(_)));
         let Some(speaking) = self.speaking.take() else { return };
-        self.due.retain(|it| !matches!(it.2, Due::Audio { .. } | Due::SpeechOver(_)));
+        self.agenda.retain(|it| !matches!(it, Due::Audio { .. } | Due::SpeechOver(_)));
         let moment =
             Moment::Interrupted { utterance: speaking.utterance.name, generated_ms: speaking.generated.as_millis() as usize };
         self.note(moment);

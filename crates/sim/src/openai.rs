@@ -9,18 +9,18 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
-use futures::{SinkExt as _, StreamExt as _};
+use futures::SinkExt as _;
 use http::{StatusCode, header};
 use media::{Format, Rate};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::net::Listener;
-use crate::provider::{Behaviour, Ears, OutputFormat, Turn, pieces};
+use crate::provider::{Agenda, Arrived, Behaviour, Ears, OutputFormat, Turn, pieces};
 use crate::script::{Cause, Reply};
 use crate::speech::Utterance;
 use crate::timeline::{Moment, Party, Timeline};
@@ -100,8 +100,7 @@ struct Session {
     ears: Ears,
     create_response: bool,
     interrupt_response: bool,
-    due: Vec<(Instant, u64, Due)>,
-    numbered: u64,
+    agenda: Agenda<Due>,
     active: Option<ActiveResponse>,
     items: HashMap<String, Item>,
     /// What the next response answers.
@@ -203,8 +202,7 @@ impl Session {
             ears,
             create_response: true,
             interrupt_response: true,
-            due: Vec::new(),
-            numbered: 0,
+            agenda: Agenda::new(),
             active: None,
             items: HashMap::new(),
             cause: None,
@@ -220,8 +218,7 @@ impl Session {
     }
 
     fn later(&mut self, after: Duration, due: Due) {
-        self.numbered += 1;
-        self.due.push((Instant::now() + after, self.numbered, due));
+        self.agenda.later(after, due);
     }
 
     async fn send(&mut self, mut event: Value) {
@@ -261,30 +258,11 @@ impl Session {
         self.later(self.service.behaviour.session_max, Due::Expired);
         self.send(json!({"type": "session.created", "session": self.object()})).await;
         while !self.closed {
-            let next = self.due.iter().enumerate().min_by_key(|(_, it)| (it.0, it.1)).map(|(index, it)| (index, it.0));
-            let (index, at) = next.unwrap_or((usize::MAX, Instant::now() + Duration::from_secs(3600)));
-            tokio::select! {
-                biased;
-                message = self.socket.next() => match message {
-                    Some(Ok(Message::Text(text))) => self.receive(&text).await,
-                    Some(Ok(Message::Close(frame))) => {
-                        self.note(Moment::SessionClosed { code: frame.map(|it| it.code.into()) });
-                        let _ = self.socket.next().await;
-                        return;
-                    }
-                    Some(Ok(Message::Binary(_))) => self.close(1003, "binary").await,
-                    Some(Ok(_)) => (),
-                    Some(Err(_)) | None => {
-                        self.note(Moment::SessionClosed { code: None });
-                        return;
-                    }
-                },
-                () = sleep_until(at) => {
-                    if index < self.due.len() {
-                        let (_, _, due) = self.due.swap_remove(index);
-                        self.happen(due).await;
-                    }
-                }
+            match self.agenda.next(&mut self.socket).await {
+                Arrived::Text(text) => self.receive(&text).await,
+                Arrived::Binary => self.close(1003, "binary").await,
+                Arrived::Due(due) => self.happen(due).await,
+                Arrived::Closed(code) => return self.note(Moment::SessionClosed { code }),
             }
         }
     }
@@ -388,7 +366,7 @@ impl Session {
             self.stop_response("turn_detected").await;
         }
         // An answer that was about to begin is not given.
-        self.due.retain(|it| !matches!(it.2, Due::Respond(_)));
+        self.agenda.retain(|it| !matches!(it, Due::Respond(_)));
     }
 
     async fn speech_stopped(&mut self, heard: Option<crate::Heard>) {
@@ -605,7 +583,7 @@ impl Session {
                 self.note(Moment::Interrupted { utterance: utterance.name, generated_ms: active.generated.as_millis() as usize });
             }
             // Transcripts that are under way still come; the answer's own events do not.
-            self.due.retain(|it| match &it.2 {
+            self.agenda.retain(|it| match it {
                 Due::Event(event) => !event["type"].as_str().unwrap_or_default().starts_with("response."),
                 Due::Audio { .. } | Due::ResponseOver => false,
                 Due::Respond(_) | Due::Expired => true,

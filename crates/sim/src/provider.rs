@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use media::{BYTES_PER_MS, Format, Frame, Rate, SpeechDetector, Transcoder};
+
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::ear::{Ear, Heard};
 use crate::script::{AssistantScript, Cause, Reply};
 use crate::speech::{Speech, Utterance};
+use crate::web::Socket;
 
 /// How the provider deals with audio formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +127,70 @@ impl Ears {
             }
         }
         turns
+    }
+}
+
+/// What a provider's session will do later, and the next thing that happens to it.
+pub(crate) struct Agenda<D> {
+    due: Vec<(Instant, u64, D)>,
+    numbered: u64,
+}
+
+/// What happens to a session.
+pub(crate) enum Arrived<D> {
+    /// A message of the client.
+    Text(Utf8Bytes),
+    /// The client broke the rule that everything is text.
+    Binary,
+    /// The client is gone, with the code of its close.
+    Closed(Option<u16>),
+    /// The time of something planned has come.
+    Due(D),
+}
+
+impl<D> Agenda<D> {
+    pub(crate) fn new() -> Self {
+        Self { due: Vec::new(), numbered: 0 }
+    }
+
+    pub(crate) fn later(&mut self, after: Duration, due: D) {
+        self.numbered += 1;
+        self.due.push((Instant::now() + after, self.numbered, due));
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl Fn(&D) -> bool) {
+        self.due.retain(|it| keep(&it.2));
+    }
+
+    /// Waits for a message or for the earliest plan; plans of one instant happen in the order they were made.
+    pub(crate) async fn next(&mut self, socket: &mut Socket) -> Arrived<D> {
+        loop {
+            let earliest = self.due.iter().enumerate().min_by_key(|(_, it)| (it.0, it.1)).map(|(index, it)| (index, it.0));
+            let planned = async {
+                match earliest {
+                    Some((index, at)) => {
+                        sleep_until(at).await;
+                        index
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                message = socket.next() => match message {
+                    Some(Ok(Message::Text(text))) => return Arrived::Text(text),
+                    Some(Ok(Message::Binary(_))) => return Arrived::Binary,
+                    Some(Ok(Message::Close(frame))) => {
+                        // The answer to the close goes out with the next poll.
+                        let _ = socket.next().await;
+                        return Arrived::Closed(frame.map(|it| it.code.into()));
+                    }
+                    Some(Ok(_)) => (),
+                    Some(Err(_)) | None => return Arrived::Closed(None),
+                },
+                index = planned => return Arrived::Due(self.due.swap_remove(index).2),
+            }
+        }
     }
 }
 
