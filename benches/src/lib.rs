@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
@@ -11,8 +12,15 @@ use media::{FRAME_BYTES, Format, Frame, Rate, Transcoder, g711};
 use wire::openai::ServerEvent;
 use wire::twilio::FromTwilio;
 
-/// Counts what the current thread allocates.
+/// Counts what the current thread allocates, and what the process holds.
 pub struct Counting;
+
+static LIVE: AtomicI64 = AtomicI64::new(0);
+
+/// Bytes that the process has allocated and not freed.
+pub fn live_bytes() -> i64 {
+    LIVE.load(Ordering::Relaxed)
+}
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -22,17 +30,20 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = ALLOCATIONS.try_with(|it| it.set(it.get() + 1));
+        LIVE.fetch_add(layout.size() as i64, Ordering::Relaxed);
         // SAFETY: the caller's promises are those that `System` wants.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size() as i64, Ordering::Relaxed);
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let _ = ALLOCATIONS.try_with(|it| it.set(it.get() + 1));
+        LIVE.fetch_add(size as i64 - layout.size() as i64, Ordering::Relaxed);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }

@@ -90,7 +90,12 @@ pub const SETTINGS: &[Setting] = &[
         "Greet the caller in one short sentence and ask how you can help.",
         "How to open the call (OpenAI)",
     ),
-    setting("assistant.recording", "OFFHOOK_RECORDING", "true", "Record calls in two channels"),
+    setting(
+        "assistant.recording",
+        "OFFHOOK_RECORDING",
+        "false",
+        "Record calls in two channels; in many places callers must be told and agree",
+    ),
     secret("openai.api_key", "OPENAI_API_KEY", "OpenAI key"),
     setting(
         "openai.base_url",

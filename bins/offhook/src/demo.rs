@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -116,12 +117,7 @@ impl Stage {
         let speech = Speech::of(&options.language)
             .with_context(|| format!("there is no recorded speech in `{}`: expected en or ro", options.language))?;
         let begun = Instant::now();
-        let timeline = Timeline::new((options.print && options.calls == 1).then(|| {
-            Arc::new(move |at: Duration, party, moment: &Moment| {
-                let who = if party == Party::Telephone { "telephone" } else { "provider" };
-                print_line(at, who, &moment.to_string());
-            }) as sim::Watcher
-        }));
+        let timeline = Timeline::new(options.print.then(|| watcher(options.calls)));
         let providers = CancellationToken::new();
         let (listener, address) = options.network.listen().await?;
         let format = match options.format {
@@ -248,6 +244,22 @@ pub async fn run(options: &Options) -> Result<(Report, Stage)> {
     Ok((report, stage))
 }
 
+/// Prints the story of one call as it happens, of many calls how far they are.
+fn watcher(calls: usize) -> sim::Watcher {
+    let over = AtomicUsize::new(0);
+    Arc::new(move |at: Duration, party, moment: &Moment| {
+        if calls == 1 {
+            let who = if party == Party::Telephone { "telephone" } else { "provider" };
+            print_line(at, who, &moment.to_string());
+        } else if matches!(moment, Moment::CallEnded { .. }) {
+            let over = over.fetch_add(1, Ordering::Relaxed) + 1;
+            print_line(at, "telephone", &format!("{over} of {calls} calls are over"));
+        } else if matches!(moment, Moment::Warning { .. } | Moment::StepFailed { .. }) {
+            print_line(at, "telephone", &moment.to_string());
+        }
+    })
+}
+
 fn print_line(at: Duration, who: &str, what: &str) {
     println!("{:>8.3} s  {who:<9}  {what}", at.as_secs_f64());
 }
@@ -271,6 +283,7 @@ fn tell(fact: &Fact) -> String {
         Fact::ToolFinished { output, .. } => format!("tool answered: {output}"),
         Fact::Ended { reason, .. } => format!("stream over: {reason}"),
         Fact::Next { answer } => format!("next: {answer}"),
+        Fact::Recorded { length_ms: 0, .. } => "recording begins".into(),
         Fact::Recorded { length_ms, .. } => format!("recording: {length_ms} ms, two channels"),
         Fact::Status { status, .. } => format!("status {status}"),
         Fact::StreamStatus { event, .. } => event.clone(),

@@ -59,6 +59,7 @@ impl Scene {
             .env("OFFHOOK_DATA_DIR", self.folder.path())
             .env("OFFHOOK_DRAIN_SECONDS", "0")
             .env("OFFHOOK_LOG", "warn")
+            .env("OFFHOOK_RECORDING", "true")
             .env("TWILIO_AUTH_TOKEN", TOKEN)
             .env("OPENAI_API_KEY", KEY)
             .env("OPENAI_REALTIME_URL", format!("ws://{}/v1/realtime", self.provider))
@@ -137,7 +138,12 @@ impl Scene {
             after.iter().filter(|it| it.epoch == 1 && it.speaker == Speaker::Assistant).map(|it| it.text.as_str()).collect();
         assert_eq!(said.len(), 3, "{said:?}");
         let recordings = scope.recordings(&call.id).await.unwrap();
-        assert!(recordings.iter().any(|it| it.epoch == 1), "{recordings:?}");
+        assert_eq!(recordings.iter().map(|it| it.epoch).collect::<Vec<_>>(), [0, 1]);
+        for it in &recordings {
+            // Also the one whose process was killed is known, and can be played up to the last second.
+            let length_s = hound::WavReader::open(&it.location).unwrap().duration() / 8000;
+            assert!(length_s >= 5, "{} s: {}", length_s, it.location);
+        }
         store.close().await;
         self.stop.cancel();
     }

@@ -144,6 +144,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
     /// Runs the call to its end and leaves nothing behind.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         tracing::info!("the stream has started");
+        if let Some(path) = self.plan.recording.clone() {
+            // Told at once: after a crash the file is there, and somebody must know of it.
+            self.bridge.journal.record(self.fact(Fact::Recorded { path, length: Duration::ZERO }));
+        }
         self.input(Input::Tick);
         let timer = sleep_until(self.started);
         tokio::pin!(timer);

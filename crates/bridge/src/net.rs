@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
@@ -39,7 +39,15 @@ pub struct Internet {
 
 impl Default for Internet {
     fn default() -> Self {
-        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        Self::trusting(&[])
+    }
+}
+
+impl Internet {
+    /// Also trusts these authorities, as a company's own.
+    pub fn trusting(authorities: &[CertificateDer<'static>]) -> Self {
+        let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        roots.add_parsable_certificates(authorities.iter().cloned());
         let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         Self { tls: TlsConnector::from(Arc::new(config)) }
     }
@@ -162,4 +170,86 @@ pub(crate) async fn get(net: &dyn Connect, url: &Url, mut headers: HeaderMap) ->
     };
     connection.abort();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{SinkExt as _, StreamExt as _};
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::tungstenite::Message;
+
+    /// A TLS server for `localhost` with a certificate of its own; runs `session` on the first connection.
+    async fn server<F>(
+        session: impl FnOnce(tokio_rustls::server::TlsStream<tokio::net::TcpStream>) -> F + Send + 'static,
+    ) -> (u16, CertificateDer<'static>)
+    where
+        F: Future<Output = ()> + Send,
+    {
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let (certificate, key) = (made.cert.der().clone(), PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key.into())
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            if let Ok(stream) = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(socket).await {
+                session(stream).await;
+            }
+        });
+        (port, certificate)
+    }
+
+    fn url(scheme: &str, port: u16) -> Url {
+        Url::parse(&format!("{scheme}://localhost:{port}/v1/realtime?model=m")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_websocket_over_tls() {
+        let (port, certificate) = server(|stream| async move {
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            while let Some(Ok(message)) = socket.next().await {
+                if message.is_text() {
+                    socket.send(message).await.unwrap();
+                }
+            }
+        })
+        .await;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, "Bearer x".parse().unwrap());
+        let mut socket = websocket(&Internet::trusting(&[certificate]), &url("wss", port), headers).await.unwrap();
+        socket.send(Message::text("hello")).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+    }
+
+    #[tokio::test]
+    async fn a_get_over_tls() {
+        let (port, certificate) = server(|mut stream| async move {
+            let mut request = vec![0; 2048];
+            let read = stream.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..read]).to_ascii_lowercase();
+            assert!(
+                request.starts_with("get /v1/realtime?model=m http/1.1") && request.contains("host: localhost:"),
+                "{request}"
+            );
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+            let _ = stream.shutdown().await;
+        })
+        .await;
+        assert_eq!(&get(&Internet::trusting(&[certificate]), &url("https", port), HeaderMap::new()).await.unwrap()[..], b"{}");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_not_trusted() {
+        let (port, _) = server(|_| async {}).await;
+        let error = websocket(&Internet::default(), &url("wss", port), HeaderMap::new()).await.err().unwrap();
+        assert!(matches!(&error, DialError::Unreachable { problem, .. } if problem.contains("certificate")), "{error}");
+        assert!(!error.is_refusal());
+    }
 }

@@ -178,7 +178,9 @@ impl OpenAi {
             ),
             Prompt::Farewell => Some("Say goodbye to the caller in one short sentence."),
         };
-        let response = response.map(|it| ResponseConfig { instructions: Some(it), tool_choice: Some("none") });
+        // Instructions of a response replace those of the session: say both, or the assistant forgets who it is.
+        let instructions = response.map(|it| format!("{}\n\n{it}", plan.instructions));
+        let response = instructions.as_deref().map(|it| ResponseConfig { instructions: Some(it), tool_choice: Some("none") });
         self.send(&ClientEvent::ResponseCreate { response }, outbox)
     }
 

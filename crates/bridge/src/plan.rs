@@ -116,9 +116,15 @@ pub struct CallFact {
 /// What the bridge itself knows of a call, beside the call's own events.
 #[derive(Clone, Debug)]
 pub enum Fact {
-    StreamStarted { stream_sid: String },
+    StreamStarted {
+        stream_sid: String,
+    },
     Call(Event),
-    Recorded { path: PathBuf, length: Duration },
+    /// Told when recording begins, with no length, and again when the file is complete.
+    Recorded {
+        path: PathBuf,
+        length: Duration,
+    },
 }
 
 impl CallFact {

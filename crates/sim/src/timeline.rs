@@ -149,6 +149,11 @@ impl Timeline {
         self.moments.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Begins anew, for long runs.
+    pub fn forget(&self) {
+        *self.moments.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+    }
+
     /// How often something happened.
     pub fn count(&self, like: impl Fn(&Moment) -> bool) -> usize {
         self.moments.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|it| like(&it.2)).count()

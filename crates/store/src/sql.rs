@@ -112,6 +112,7 @@ pub struct RecordingRow {
     pub epoch: u32,
     pub location: String,
     pub channels: u16,
+    /// 0 while it is being written, and for good if the process died meanwhile: the file then tells.
     pub length_ms: u64,
 }
 
@@ -516,7 +517,7 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
         .bind(*jitter_us as i64)
         .bind(*longest_gap_ms as i64),
         Fact::Recorded { stream, location, channels, length_ms } => sqlx::query(
-            "INSERT INTO recordings (call, epoch, tenant, location, channels, length_ms) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            "INSERT INTO recordings (call, epoch, tenant, location, channels, length_ms) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (call, epoch) DO UPDATE SET length_ms = MAX(recordings.length_ms, excluded.length_ms)",
         )
         .bind(&entry.call)
         .bind(i64::from(*stream))
