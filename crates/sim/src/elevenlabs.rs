@@ -204,7 +204,6 @@ impl Session {
         let Ok(message) = serde_json::from_str::<Value>(text) else {
             return self.fail(1008, "invalid_message", "the message is not JSON").await;
         };
-        self.last_input = Instant::now();
         if !self.initiated {
             return match message["type"].as_str() {
                 Some("conversation_initiation_client_data") => self.initiate(&message).await,
@@ -213,6 +212,10 @@ impl Session {
         }
         if let Some(audio) = message["user_audio_chunk"].as_str() {
             return self.hear(audio).await;
+        }
+        // A pong keeps the socket alive, not the conversation.
+        if message["type"] != "pong" {
+            self.last_input = Instant::now();
         }
         match message["type"].as_str() {
             Some("pong") => {
@@ -279,6 +282,7 @@ impl Session {
         if wire::audio::decode(base64, &mut audio).is_err() {
             return self.fail(1008, "value_error", "the audio is not base64").await;
         }
+        self.last_input = Instant::now();
         for turn in self.ears.listen(&audio) {
             match turn {
                 Turn::Started => self.interrupt().await,
