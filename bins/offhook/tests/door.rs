@@ -366,3 +366,22 @@ fn a_proxy_may_take_the_prefix_away() {
         door
     });
 }
+
+#[test]
+fn webhooks_that_come_at_the_same_time_get_one_answer() {
+    at_the_door(|door| async {
+        let parameters = door.parameters();
+        let signature = door.signature("/twilio/voice", &parameters);
+        let ask = || door.send("POST", "/twilio/voice", &parameters, Some(&signature));
+        let (a, b, c) = tokio::join!(ask(), ask(), ask());
+        assert_eq!((&a, &b), (&b, &c), "one call, one token");
+        let known = door.expected_call().await;
+        let mut socket = door.socket(true).await.unwrap();
+        door.start(&mut socket, CALL_SID, &known).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(door.sessions(), 1);
+        drop(socket);
+        door.stage.server.bridge.idle().await;
+        door
+    });
+}

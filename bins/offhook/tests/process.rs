@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+const ACCOUNT: &str = "AC00000000000000000000000000000001";
 const TOKEN: &str = "process-test-token";
 const KEY: &str = "process-test-key";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,11 +84,29 @@ impl Scene {
         sim::web::send(&Network::Loopback, "127.0.0.1", port, request).await.ok().map(|it| it.status().as_u16())
     }
 
+    async fn replayed_voice_webhook(&self, call_sid: &str) -> String {
+        let parameters = [("CallSid", call_sid), ("AccountSid", ACCOUNT), ("To", "+15550100002"), ("CallStatus", "ringing")];
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let url = format!("http://{}/twilio/voice", self.address);
+        let signature = twilio::sign(twilio::Algorithm::HmacSha1, TOKEN, &url, twilio::Body::Form(&parameters));
+        let body =
+            parameters.iter().map(|(name, value)| format!("{name}={}", value.replace('+', "%2B"))).collect::<Vec<_>>().join("&");
+        let request = hyper::Request::post("/twilio/voice")
+            .header("host", "test")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("x-twilio-signature", signature)
+            .body(Full::new(Bytes::from(body)))
+            .unwrap();
+        let response = sim::web::send(&Network::Loopback, "127.0.0.1", self.address.port(), request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        String::from_utf8_lossy(response.body()).into_owned()
+    }
+
     fn ring(&self) -> tokio::task::JoinHandle<CallOutcome> {
         let telephone = TelephoneNetwork {
             net: Network::Loopback,
             timeline: self.timeline.clone(),
-            account_sid: "AC00000000000000000000000000000001".into(),
+            account_sid: ACCOUNT.into(),
             auth_token: TOKEN.into(),
             voice_url: format!("http://{}/twilio/voice", self.address),
             status_url: format!("http://{}/twilio/status", self.address),
@@ -171,6 +190,9 @@ async fn a_call_survives_sigkill() {
     first.kill().await.unwrap();
     let second = scene.server().await;
     let outcome = timeout(Duration::from_secs(60), call).await.unwrap().unwrap();
+    // Somebody who listened in sends the first webhook again: it disturbs nothing and opens nothing.
+    let document = scene.replayed_voice_webhook(&outcome.call_sid).await;
+    assert!(document.contains("<Hangup/>") && !document.contains("<Stream"), "{document}");
     end(second).await;
     scene.story_went_on(&outcome, &before).await;
     let lost = scene.timeline.count(|it| matches!(it, Moment::Warning { code: 31_903, .. }));

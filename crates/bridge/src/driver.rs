@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use call::{Action, Call, EndReason, Event, Input, Mark};
+use call::{Action, Call, EndReason, Event, Input};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::SplitStream;
@@ -216,7 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
                 self.bridge.metrics.caller_to_assistant.observe((self.now() - now).as_secs_f64());
             }
             Ok(FromTwilio::Mark { name }) => match parse_mark(&name) {
-                Some(mark) => self.mark_played(mark),
+                Some(mark) => self.input(Input::MarkPlayed(mark)),
                 None => self.caller_fault("a mark that we never sent"),
             },
             Ok(FromTwilio::Dtmf { digit }) => self.input(Input::CallerKey(digit)),
@@ -227,10 +227,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
             }
             Err(error) => self.caller_fault(&error.to_string()),
         }
-    }
-
-    fn mark_played(&mut self, mark: Mark) {
-        self.input(Input::MarkPlayed(mark));
     }
 
     fn caller_fault(&mut self, problem: &str) {
@@ -336,21 +332,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         }
     }
 
-    /// Does what the call wants, in order. A peer that does not read makes a further input, hence the loop.
+    /// Does what the call wants, in order. A provider that does not read is a further input.
     fn perform(&mut self) {
-        let mut stalled = None;
+        let mut stalled = false;
         let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {
-            if self.act(action).is_err() {
-                stalled = Some(());
-            }
+            stalled |= self.act(action).is_err();
         }
         self.actions = actions;
-        if stalled.is_some() {
-            tracing::warn!("a peer does not read");
-            if self.assistant.outbox().is_some() {
-                self.assistant_gone(EndReason::AssistantLost);
-            }
+        if stalled && self.assistant.outbox().is_some() {
+            tracing::warn!("the provider does not read");
+            self.assistant_gone(EndReason::AssistantLost);
         }
     }
 

@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use store::{CallRow, Fact, Speaker, Store};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use twilio::twiml::{Parameter, Response, Stream};
 use twilio::{StreamStatus, VoiceRequest};
@@ -78,8 +79,10 @@ struct Answers {
 struct Answered {
     call: CallId,
     tenant: Arc<str>,
-    /// What the voice webhook was answered: a repeated one gets the same, single-use token included.
-    response: Option<Response>,
+    /// An earlier process answered it.
+    known_before: bool,
+    /// What the voice webhook was answered: a repeated one waits for it and gets the same, single-use token included.
+    response: Arc<OnceCell<Response>>,
     at: Instant,
 }
 
@@ -121,19 +124,29 @@ impl Desk {
             self.metrics.unknown_numbers.inc();
             return self.count("voice", "unknown_number", sentence(Language::default(), Language::not_in_service));
         };
-        let (call, earlier) = self.call_of(request, &route.tenant);
-        if let Some(response) = earlier {
-            return self.count("voice", "repeated", response);
-        }
-        self.ledger.begin(&call, 0, 0, Vec::new());
-        let plan = self.plan(&call, route, &request.call_sid, &request.account_sid, 0, None);
-        let response = match self.connect(plan) {
-            Ok(response) => response,
+        // A call that an earlier process answered: Twilio asks again because the answer got lost, or it is a replay.
+        self.find(&request.account_sid, &request.call_sid).await;
+        let (call, known_before, response) = self.call_of(request, &route.tenant);
+        let repeated = response.initialized();
+        let answer = response.get_or_try_init(|| async {
+            if known_before {
+                Ok(self.answer_again(&call, request).await)
+            } else {
+                self.answer_first(&call, route, request).await
+            }
+        });
+        match answer.await {
+            Ok(response) => self.count("voice", if repeated { "repeated" } else { "stream" }, response.clone()),
             Err(refusal) => {
                 self.forget(request);
-                return self.refuse("voice", route.language, refusal);
+                self.refuse("voice", route.language, refusal)
             }
-        };
+        }
+    }
+
+    async fn answer_first(&self, call: &CallId, route: &Route, request: &VoiceRequest) -> Result<Response, Refusal> {
+        self.ledger.begin(call, 0, 0, Vec::new());
+        let response = self.connect(self.plan(call, route, &request.call_sid, &request.account_sid, 0, None))?;
         let fact = Fact::Ringing {
             call_sid: request.call_sid.clone(),
             account_sid: request.account_sid.clone(),
@@ -147,14 +160,23 @@ impl Desk {
             language: route.language.code().into(),
             node: self.settings.node.clone(),
         };
-        if !self.ledger.commit(&call, &route.tenant, fact, STORE_WAIT).await {
+        if !self.ledger.commit(call, &route.tenant, fact, STORE_WAIT).await {
             tracing::error!(%call, "the call is answered although the journal has not confirmed it");
         }
-        if let Some(answered) = self.answers().calls.get_mut(&key(request)) {
-            answered.response = Some(response.clone());
-        }
         tracing::info!(%call, call_sid = request.call_sid, "answered with a stream");
-        self.count("voice", "stream", response)
+        Ok(response)
+    }
+
+    async fn answer_again(&self, call: &CallId, request: &VoiceRequest) -> Response {
+        let (Some(tenant), Some(known)) = (self.tenant_of(call).await, self.known(call, request).await) else {
+            return sentence(Language::default(), Language::apology);
+        };
+        let over = self.adopt(call, &tenant).await.is_none_or(|it| it.ended_at_ms.is_some());
+        if over || self.bridge.directory().knows(call) {
+            tracing::warn!(%call, call_sid = request.call_sid, "a voice webhook of a call that was answered long ago");
+            return Response::new().hangup();
+        }
+        self.resume(call, known.epoch, known).await
     }
 
     /// A stream is over, or could not be opened: the only way on.
@@ -230,15 +252,20 @@ impl Desk {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Our call for Twilio's, with what it was answered before if this is a repeated webhook.
-    fn call_of(&self, request: &VoiceRequest, tenant: &Arc<str>) -> (CallId, Option<Response>) {
+    /// Our call for Twilio's, whether an earlier process answered it, and the place of its answer.
+    fn call_of(&self, request: &VoiceRequest, tenant: &Arc<str>) -> (CallId, bool, Arc<OnceCell<Response>>) {
         let now = Instant::now();
         let mut answers = self.answers();
         answers.calls.retain(|_, it| now.duration_since(it.at) < ANSWER_LIFE || self.ledger.knows(&it.call));
-        let fresh =
-            || Answered { call: CallId(Uuid::now_v7().to_string().into()), tenant: tenant.clone(), response: None, at: now };
+        let fresh = || Answered {
+            call: CallId(Uuid::now_v7().to_string().into()),
+            tenant: tenant.clone(),
+            known_before: false,
+            response: Arc::default(),
+            at: now,
+        };
         let answered = answers.calls.entry(key(request)).or_insert_with(fresh);
-        (answered.call.clone(), answered.response.clone())
+        (answered.call.clone(), answered.known_before, answered.response.clone())
     }
 
     fn forget(&self, request: &VoiceRequest) {
@@ -290,9 +317,16 @@ impl Desk {
             self.ledger.begin(call, row.epoch, row.last_seq.map_or(0, |it| it + 1), said.chain(done).collect());
             let mut answers = self.answers();
             let key = (row.account_sid.clone(), row.call_sid.clone());
-            answers
-                .calls
-                .insert(key, Answered { call: call.clone(), tenant: tenant.clone(), response: None, at: Instant::now() });
+            answers.calls.insert(
+                key,
+                Answered {
+                    call: call.clone(),
+                    tenant: tenant.clone(),
+                    known_before: true,
+                    response: Arc::default(),
+                    at: Instant::now(),
+                },
+            );
         }
         Some(row)
     }

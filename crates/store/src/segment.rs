@@ -28,6 +28,13 @@ pub(crate) struct Tail {
     folder: PathBuf,
     file: File,
     pub(crate) position: Position,
+    /// A write failed and may have left part of a record behind.
+    torn: bool,
+}
+
+/// A new file is only there after a power loss if its folder was synced too.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// Makes `entry` a record at the end of `buffer`.
@@ -81,20 +88,26 @@ impl Tail {
             file.set_len(whole)?;
             file.sync_data()?;
         }
-        Ok(Self { folder: folder.to_owned(), file, position: Position { segment, bytes: whole } })
+        sync_folder(folder)?;
+        Ok(Self { folder: folder.to_owned(), file, position: Position { segment, bytes: whole }, torn: false })
     }
 
     /// Appends whole records and waits until they are on disk.
     pub(crate) fn append(&mut self, records: &[u8]) -> io::Result<Position> {
-        if let Err(error) = self.file.write_all(records).and_then(|()| self.file.sync_data()) {
+        if self.torn {
             // A half-written batch must not be followed by good records.
             self.file.set_len(self.position.bytes)?;
-            return Err(error);
+            self.torn = false;
         }
+        self.torn = true;
+        self.file.write_all(records)?;
+        self.file.sync_data()?;
+        self.torn = false;
         self.position.bytes += records.len() as u64;
         if self.position.bytes >= SEGMENT_BYTES {
             self.position = Position { segment: self.position.segment + 1, bytes: 0 };
             self.file = OpenOptions::new().append(true).create(true).open(path(&self.folder, self.position.segment))?;
+            sync_folder(&self.folder)?;
         }
         Ok(self.position)
     }
@@ -167,6 +180,19 @@ mod tests {
         let (second, end) = read(folder.path(), at, 100).unwrap();
         assert_eq!(first.iter().chain(&second).map(|it| it.seq).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
         assert_eq!(read(folder.path(), end, 100).unwrap().0, []);
+    }
+
+    #[test]
+    fn what_a_failed_write_left_is_cut_off_before_the_next() {
+        let (folder, ends) = written(3);
+        let mut tail = Tail::open(folder.path(), Position::default()).unwrap();
+        tail.file.write_all(b"half a rec").unwrap();
+        tail.torn = true;
+        let mut record = Vec::new();
+        encode(&entry(99), &mut record);
+        assert_eq!(tail.append(&record).unwrap().bytes, ends[3] + record.len() as u64);
+        let seqs: Vec<u64> = read(folder.path(), Position::default(), 100).unwrap().0.iter().map(|it| it.seq).collect();
+        assert_eq!(seqs, [0, 1, 2, 99]);
     }
 
     #[test]
