@@ -238,7 +238,15 @@ impl Stage {
 /// # Errors
 /// When something could not be started; a story that goes wrong is in the report.
 pub async fn run(options: &Options) -> Result<(Report, Stage)> {
-    let stage = Stage::set(options).await?;
+    run_with(options, |_| ()).await
+}
+
+/// Same, with a provider that behaves otherwise.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(options: &Options, change: impl FnOnce(&mut Behaviour)) -> Result<(Report, Stage)> {
+    let stage = Stage::set_with(options, change).await?;
     let outcomes = stage.perform(options.calls).await?;
     let report = judge(options, &stage, &outcomes).await?;
     Ok((report, stage))

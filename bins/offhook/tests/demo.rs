@@ -1,13 +1,26 @@
 //! The whole story in virtual time: every provider, format and language, in memory, in a second or two.
 
 use offhook::demo::{self, Format, Options, Provider};
-use sim::Network;
+use sim::{Behaviour, Network};
 
 fn play(provider: Provider, format: Format, language: &str, calls: usize) {
     play_under("", provider, format, language, calls);
 }
 
 fn play_under(prefix: &str, provider: Provider, format: Format, language: &str, calls: usize) {
+    let (failures, text) = failures(prefix, provider, format, language, calls, |_| ());
+    assert!(failures.is_empty(), "{provider:?} {format:?} {language}:\n{}\n{text}", failures.join("\n"));
+}
+
+/// The steps that did not happen as they should, and the report.
+fn failures(
+    prefix: &str,
+    provider: Provider,
+    format: Format,
+    language: &str,
+    calls: usize,
+    change: impl FnOnce(&mut Behaviour),
+) -> (Vec<String>, String) {
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -24,12 +37,11 @@ fn play_under(prefix: &str, provider: Provider, format: Format, language: &str, 
             print: std::env::var_os("SHOW_TIMELINE").is_some(),
             folder: folder.path().to_owned(),
         };
-        let (report, stage) = demo::run(&options).await.unwrap();
-        let failures: Vec<String> =
-            report.failures().iter().map(|it| format!("{}: {}", it.step, it.found.clone().unwrap_err())).collect();
-        assert!(failures.is_empty(), "{provider:?} {format:?} {language}:\n{}\n{}", failures.join("\n"), report.text);
+        let (report, stage) = demo::run_with(&options, change).await.unwrap();
+        let failures = report.failures().iter().map(|it| format!("{}: {}", it.step, it.found.clone().unwrap_err())).collect();
         stage.strike().await;
-    });
+        (failures, report.text)
+    })
 }
 
 #[test]
@@ -71,4 +83,14 @@ fn ten_calls_at_a_time() {
 #[test]
 fn under_a_path_prefix() {
     play_under("/voiceclone", Provider::Openai, Format::Ulaw, "en", 1);
+}
+
+#[test]
+fn a_step_that_does_not_happen_is_named() {
+    let forgetful = |it: &mut Behaviour| it.script = "start: say greeting\nhear ask-hours: say hours".parse().unwrap();
+    let (failures, _) = failures("", Provider::Openai, Format::Ulaw, "en", 1, forgetful);
+    for step in ["caller hears the new answer to its end", "assistant calls end_call", "nobody complains", "record: completed"] {
+        assert!(failures.iter().any(|it| it.starts_with(step)), "{step} is not among\n{}", failures.join("\n"));
+    }
+    assert!(!failures.iter().any(|it| it.starts_with("caller hears the greeting")), "{failures:?}");
 }

@@ -26,6 +26,8 @@ struct Remembered {
     history: VecDeque<HistoryItem>,
     /// Its stream or the call itself has ended.
     over: bool,
+    /// Twilio has told the call's final status.
+    finished: bool,
     touched: Instant,
 }
 
@@ -60,12 +62,26 @@ impl Ledger {
         let now = Instant::now();
         let mut calls = self.calls();
         calls.retain(|_, it| now.duration_since(it.touched) < if it.over { REMEMBERED } else { LONGEST_CALL });
-        calls.insert(call.clone(), Remembered { epoch, seq, history: history.into(), over: false, touched: now });
+        calls
+            .insert(call.clone(), Remembered { epoch, seq, history: history.into(), over: false, finished: false, touched: now });
     }
 
     /// Whether this process numbers the call's facts.
     pub(crate) fn knows(&self, call: &CallId) -> bool {
         self.calls().contains_key(call)
+    }
+
+    /// Notes that the call's final status was told to an earlier process.
+    pub(crate) fn finish(&self, call: &CallId) {
+        if let Some(it) = self.calls().get_mut(call) {
+            it.finished = true;
+            it.over = true;
+        }
+    }
+
+    /// Whether the call itself is over: nothing that is asked about it can be news.
+    pub(crate) fn is_finished(&self, call: &CallId) -> bool {
+        self.calls().get(call).is_some_and(|it| it.finished)
     }
 
     /// The newest epoch of the call known here.
@@ -85,6 +101,7 @@ impl Ledger {
             seq: 0,
             history: VecDeque::new(),
             over: false,
+            finished: false,
             touched: Instant::now(),
         });
         remembered.touched = Instant::now();
@@ -121,7 +138,8 @@ impl bridge::Journal for Ledger {
 
 impl Remembered {
     fn remember(&mut self, fact: &Fact) {
-        self.over |= matches!(fact, Fact::Ended { .. } | Fact::Status { terminal: true, .. });
+        self.finished |= matches!(fact, Fact::Status { terminal: true, .. });
+        self.over |= self.finished || matches!(fact, Fact::Ended { .. });
         let item = match fact {
             Fact::Said { speaker: Speaker::Caller, text, .. } => HistoryItem::Caller(text.clone()),
             Fact::Said { speaker: Speaker::Assistant, text, .. } => HistoryItem::Assistant(text.clone()),

@@ -168,11 +168,10 @@ impl Desk {
     }
 
     async fn answer_again(&self, call: &CallId, request: &VoiceRequest) -> Response {
-        let (Some(tenant), Some(known)) = (self.tenant_of(call).await, self.known(call, request).await) else {
+        let Some(known) = self.known(call, request).await else {
             return sentence(Language::default(), Language::apology);
         };
-        let over = self.adopt(call, &tenant).await.is_none_or(|it| it.ended_at_ms.is_some());
-        if over || self.bridge.directory().knows(call) {
+        if self.ledger.is_finished(call) || self.bridge.directory().knows(call) {
             tracing::warn!(%call, call_sid = request.call_sid, "a voice webhook of a call that was answered long ago");
             return Response::new().hangup();
         }
@@ -198,7 +197,7 @@ impl Desk {
             tracing::error!(%call, call_sid = request.call_sid, "asked about a call that belongs to another call SID");
             return Ok(self.count("next", "foreign_call", Response::new().hangup()));
         }
-        if request.call_status.is_terminal() {
+        if request.call_status.is_terminal() || self.ledger.is_finished(call) {
             // The caller is gone; nobody hears the answer.
             return Ok(self.decided(call, epoch, &known, "gone", Response::new()));
         }
@@ -315,6 +314,9 @@ impl Desk {
                     .unwrap_or_else(|| "unknown: the line dropped before the answer came; check before you promise".into()),
             });
             self.ledger.begin(call, row.epoch, row.last_seq.map_or(0, |it| it + 1), said.chain(done).collect());
+            if row.ended_at_ms.is_some() {
+                self.ledger.finish(call);
+            }
             let mut answers = self.answers();
             let key = (row.account_sid.clone(), row.call_sid.clone());
             answers.calls.insert(
