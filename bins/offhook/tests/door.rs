@@ -385,3 +385,27 @@ fn webhooks_that_come_at_the_same_time_get_one_answer() {
         door
     });
 }
+
+#[test]
+fn query_and_repeated_keys_are_part_of_what_is_signed() {
+    at_the_door(|door| async {
+        let mut parameters = door.parameters();
+        parameters.extend(
+            [("Tag", "b"), ("Tag", "a"), ("Tag", "a"), ("Empty", "")].map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        let signature = door.signature("/twilio/status?agent=front%20desk&n=1", &parameters);
+        for (path, status) in [
+            ("/twilio/status?agent=front%20desk&n=1", 204),
+            ("/twilio/status?agent=front%20desk&n=2", 403),
+            ("/twilio/status?agent=front+desk&n=1", 403),
+            ("/twilio/status?n=1&agent=front%20desk", 403),
+            ("/twilio/status", 403),
+        ] {
+            assert_eq!(door.send("POST", path, &parameters, Some(&signature)).await.0, status, "{path}");
+        }
+        let at = parameters.iter().position(|it| it.1 == "b").unwrap();
+        parameters[at].1 = "c".into();
+        assert_eq!(door.send("POST", "/twilio/status?agent=front%20desk&n=1", &parameters, Some(&signature)).await.0, 403);
+        door
+    });
+}
