@@ -292,6 +292,31 @@ fn words_spoken_before_the_assistant_is_ready_are_heard() {
 }
 
 #[test]
+fn calls_are_answered_and_resumed_while_the_database_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    virtual_time(async {
+        let stage = Stage::set(&options(&folder, Provider::Openai)).await.unwrap();
+        stage.server.store.close().await;
+        let story = "hear greeting\nsay ask-hours\nhear hours for 1000ms\nlose socket\nhear resumed\npress 9\nhear farewell";
+        let outcome = stage.telephone.ring("+15550100001", CALLED, story.parse().unwrap()).await;
+        assert_eq!((outcome.steps, outcome.streams, outcome.status), ((7, 7), 2, "completed"));
+        assert_eq!(stage.timeline.count(|it| matches!(it, Moment::Replayed { items } if *items == 3)), 1);
+        stage.server.bridge.idle().await;
+        assert!(stage.server.ledger.journal().undelivered() > 0);
+        stage.strike().await;
+        // The next process, with a database: everything is there.
+        let store =
+            store::Store::open_for_simulation(&format!("sqlite:{}", folder.path().join("offhook.db").display())).await.unwrap();
+        let (journal, tasks) = store::Journal::open(folder.path().join("journal"), store.clone()).await.unwrap();
+        let rows = store.tenant(TENANT).calls(10).await.unwrap();
+        assert_eq!((rows.len(), rows[0].status.as_str(), rows[0].epoch), (1, "completed", 1));
+        assert_eq!(store.tenant(TENANT).transcript(&rows[0].id).await.unwrap().len(), 5);
+        drop(journal);
+        tasks.finished().await;
+    });
+}
+
+#[test]
 fn nothing_drifts_in_half_an_hour() {
     let story =
         "hear greeting\nwait 1800000ms\nsay ask-hours\nhear hours for 1000ms\nsay book\nhear booked\npress 9\nhear farewell";

@@ -25,7 +25,7 @@ use crate::net::{BoxIo, DialError};
 use crate::plan::{AssistantPlan, CallFact, CallPlan, Fact, ToolRequest};
 use crate::record::Recorder;
 use crate::twilio::{Clear, Media, TwilioPrinter, parse_mark};
-use crate::writer::{Outbox, Stalled, writer};
+use crate::writer::{Outbox, Printer, Stalled, writer};
 
 pub(crate) struct Driver<S> {
     bridge: Arc<Bridge>,
@@ -305,6 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
     /// The provider's leg is over: its socket is closed, the call decides what follows.
     fn assistant_gone(&mut self, reason: EndReason) {
         if let Some(outbox) = self.assistant.outbox() {
+            self.count_dropped("assistant", outbox);
             outbox.close(1000, "");
         }
         self.assistant = Assistant::Gone;
@@ -404,16 +405,19 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         }
     }
 
+    fn count_dropped<P: Printer>(&self, towards: &'static str, outbox: &Outbox<P>) {
+        self.bridge.metrics.frames_dropped.get_or_create(&DropLabels { towards }).inc_by(outbox.dropped());
+    }
+
     fn fact(&self, fact: Fact) -> CallFact {
         CallFact { call: self.plan.call.clone(), tenant: self.plan.tenant.clone(), epoch: self.plan.epoch, fact }
     }
 
     /// Closes both legs together: what is queued goes out, both close handshakes finish, within a bound.
     async fn leave(mut self) {
-        let dropped = |towards, count| self.bridge.metrics.frames_dropped.get_or_create(&DropLabels { towards }).inc_by(count);
-        dropped("caller", self.to_caller.dropped());
+        self.count_dropped("caller", &self.to_caller);
         if let Some(outbox) = self.assistant.outbox() {
-            dropped("assistant", outbox.dropped());
+            self.count_dropped("assistant", outbox);
         }
         self.tools.abort_all();
         let closing = async {

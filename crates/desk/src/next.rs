@@ -67,12 +67,15 @@ pub struct Desk {
     answers: Mutex<Answers>,
 }
 
+/// Made by the first request that needs it; others wait for it.
+type Answer = Arc<OnceCell<Response>>;
+
 #[derive(Default)]
 struct Answers {
     /// By (account SID, call SID): one call of ours per call of Twilio's.
     calls: HashMap<(String, String), Answered>,
-    /// What `next` answered for an epoch: a repeated request gets the same.
-    next: HashMap<(CallId, u32), (Response, Instant)>,
+    /// What `next` answered for an epoch: a repeated request waits for it and gets the same.
+    next: HashMap<(CallId, u32), (Answer, Instant)>,
     resumes: HashMap<CallId, Vec<Instant>>,
 }
 
@@ -82,7 +85,7 @@ struct Answered {
     /// An earlier process answered it.
     known_before: bool,
     /// What the voice webhook was answered: a repeated one waits for it and gets the same, single-use token included.
-    response: Arc<OnceCell<Response>>,
+    response: Answer,
     at: Instant,
 }
 
@@ -175,7 +178,7 @@ impl Desk {
             tracing::warn!(%call, call_sid = request.call_sid, "a voice webhook of a call that was answered long ago");
             return Response::new().hangup();
         }
-        self.resume(call, known.epoch, known).await
+        self.resume(call, known).await
     }
 
     /// A stream is over, or could not be opened: the only way on.
@@ -183,10 +186,16 @@ impl Desk {
     /// # Errors
     /// [`TryElsewhere`] when the call should go on and this process is shutting down.
     pub async fn next(&self, call: &CallId, epoch: u32, request: &VoiceRequest) -> Result<Response, TryElsewhere> {
-        let language = |known: Option<&Known>| known.map_or(Language::default(), |it| it.route.language);
-        if let Some(answer) = self.earlier_answer(call, epoch) {
-            return Ok(self.count("next", "repeated", answer));
+        let answer = self.answer_of(call, epoch);
+        if let Some(answer) = answer.get() {
+            return Ok(self.count("next", "repeated", answer.clone()));
         }
+        // Two requests at a time: one decides, the other one waits for it.
+        answer.get_or_try_init(|| self.decide(call, epoch, request)).await.cloned()
+    }
+
+    async fn decide(&self, call: &CallId, epoch: u32, request: &VoiceRequest) -> Result<Response, TryElsewhere> {
+        let language = |known: Option<&Known>| known.map_or(Language::default(), |it| it.route.language);
         let reason = self.bridge.directory().end_of(call, epoch).await;
         let known = self.known(call, request).await;
         let Some(known) = known else {
@@ -199,7 +208,7 @@ impl Desk {
         }
         if request.call_status.is_terminal() || self.ledger.is_finished(call) {
             // The caller is gone; nobody hears the answer.
-            return Ok(self.decided(call, epoch, &known, "gone", Response::new()));
+            return Ok(self.decided(call, &known, "gone", Response::new()));
         }
         if known.epoch > epoch && self.bridge.directory().knows(call) {
             // Twilio asks about the stream it has just ended. This one was answered for long ago: a replay, which must not
@@ -214,11 +223,11 @@ impl Desk {
         };
         tracing::info!(%call, epoch, %reason, "what comes next");
         Ok(match reason.next() {
-            Next::HangUp => self.decided(call, epoch, &known, "hangup", Response::new().hangup()),
-            Next::Apologise => self.decided(call, epoch, &known, "apology", sentence(language(Some(&known)), Language::apology)),
+            Next::HangUp => self.decided(call, &known, "hangup", Response::new().hangup()),
+            Next::Apologise => self.decided(call, &known, "apology", sentence(language(Some(&known)), Language::apology)),
             // Twilio asks again (`rc=4`, `rp=all`), and then finds the next process.
             Next::Resume if self.bridge.directory().is_draining() => return Err(TryElsewhere),
-            Next::Resume => self.resume(call, epoch, known).await,
+            Next::Resume => self.resume(call, known).await,
         })
     }
 
@@ -252,7 +261,7 @@ impl Desk {
     }
 
     /// Our call for Twilio's, whether an earlier process answered it, and the place of its answer.
-    fn call_of(&self, request: &VoiceRequest, tenant: &Arc<str>) -> (CallId, bool, Arc<OnceCell<Response>>) {
+    fn call_of(&self, request: &VoiceRequest, tenant: &Arc<str>) -> (CallId, bool, Answer) {
         let now = Instant::now();
         let mut answers = self.answers();
         answers.calls.retain(|_, it| now.duration_since(it.at) < ANSWER_LIFE || self.ledger.knows(&it.call));
@@ -363,11 +372,11 @@ impl Desk {
     }
 
     /// Another stream for the same call, in a new epoch, with everything said so far.
-    async fn resume(&self, call: &CallId, epoch: u32, known: Known) -> Response {
+    async fn resume(&self, call: &CallId, known: Known) -> Response {
         let language = known.route.language;
         if !self.may_resume(call) {
             tracing::error!(%call, "resumed {RESUMES_MAX} times within {RESUME_WINDOW:?}: giving up");
-            return self.decided(call, epoch, &known, "gave_up", sentence(language, Language::apology));
+            return self.decided(call, &known, "gave_up", sentence(language, Language::apology));
         }
         let claimed = known.epoch + 1;
         // One owner per epoch. A database that is away does not keep a single node from going on.
@@ -381,7 +390,7 @@ impl Desk {
         self.ledger.commit(call, &known.tenant, Fact::Claimed { node: self.settings.node.clone() }, STORE_WAIT).await;
         let plan = self.plan(call, &known.route, &known.call_sid, &known.account_sid, claimed, Some(history));
         match self.connect(plan) {
-            Ok(answer) => self.decided(call, epoch, &known, "resume", answer),
+            Ok(answer) => self.decided(call, &known, "resume", answer),
             Err(refusal) => self.refuse("next", language, refusal),
         }
     }
@@ -399,18 +408,16 @@ impl Desk {
         may
     }
 
-    fn earlier_answer(&self, call: &CallId, epoch: u32) -> Option<Response> {
-        let answers = self.answers();
-        answers.next.get(&(call.clone(), epoch)).map(|it| it.0.clone())
-    }
-
-    fn decided(&self, call: &CallId, epoch: u32, known: &Known, answer: &'static str, response: Response) -> Response {
-        self.ledger.append(call, &known.tenant, Fact::Next { answer: answer.into() });
+    /// The place of the answer for an epoch.
+    fn answer_of(&self, call: &CallId, epoch: u32) -> Answer {
         let now = Instant::now();
         let mut answers = self.answers();
         answers.next.retain(|_, it| now.duration_since(it.1) < ANSWER_LIFE);
-        answers.next.insert((call.clone(), epoch), (response.clone(), now));
-        drop(answers);
+        answers.next.entry((call.clone(), epoch)).or_insert_with(|| (Arc::default(), now)).0.clone()
+    }
+
+    fn decided(&self, call: &CallId, known: &Known, answer: &'static str, response: Response) -> Response {
+        self.ledger.append(call, &known.tenant, Fact::Next { answer: answer.into() });
         self.count("next", answer, response)
     }
 
