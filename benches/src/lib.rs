@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::{BufMut as _, BytesMut};
 use call::{Action, Call, CallConfig, Input, ItemId, Prompt, ResponseId};
 use crossbeam_queue::ArrayQueue;
-use media::{FRAME_BYTES, Format, Frame, Rate, Transcoder, g711};
+use media::g711::ulaw;
+use media::{FRAME_BYTES, Format, Frame, Rate, Transcoder};
 use wire::openai::ServerEvent;
 use wire::twilio::FromTwilio;
 
@@ -67,7 +68,7 @@ pub const FORMATS: [(&str, Format); 3] =
 
 /// 20 ms of something like a voice, μ-law.
 pub fn voice() -> [u8; FRAME_BYTES] {
-    std::array::from_fn(|n| g711::encode((4000.0 * (n as f64 * 0.3).sin() + 2500.0 * (n as f64 * 0.71).sin()) as i16))
+    std::array::from_fn(|n| ulaw::encode((4000.0 * (n as f64 * 0.3).sin() + 2500.0 * (n as f64 * 0.71).sin()) as i16))
 }
 
 /// A call in the middle of a conversation.

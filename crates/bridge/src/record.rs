@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hound::{SampleFormat, WavSpec, WavWriter};
-use media::{Frame, SILENCE, g711};
+use media::g711::ulaw;
+use media::{Frame, SILENCE};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -56,7 +57,7 @@ impl Recorder {
     pub(crate) fn caller(&mut self, frame: &Frame) {
         for code in frame.ulaw() {
             let heard = self.playing.pop_front().unwrap_or(SILENCE);
-            self.block.extend([g711::decode(*code), g711::decode(heard)]);
+            self.block.extend([ulaw::decode(*code), ulaw::decode(heard)]);
         }
         if self.block.len() >= 2 * limits::RECORDING_BLOCK_FRAMES * media::FRAME_BYTES {
             self.hand_over();
@@ -151,7 +152,7 @@ mod tests {
         assert_eq!(length, Duration::from_millis(62 * 20));
         let samples: Vec<i16> = hound::WavReader::open(written).unwrap().samples().map(Result::unwrap).collect();
         let frame = |index: usize, channel: usize| samples[index * 320 + channel];
-        let loud = g711::decode(0x20);
+        let loud = ulaw::decode(0x20);
         assert_eq!([frame(0, 0), frame(0, 1)], [0, 0]);
         assert_eq!([frame(1, 0), frame(1, 1)], [0, loud]);
         assert_eq!([frame(2, 0), frame(2, 1)], [loud, 0]);

@@ -1,6 +1,6 @@
 //! Local speech detection by energy, for latency measurement and liveness; the provider's own detector decides turns.
 
-use crate::g711;
+use crate::g711::ulaw;
 
 /// Levels below this never count as speech, in dB below full scale.
 const QUIETEST_SPEECH_DBFS: f32 = -52.0;
@@ -42,7 +42,7 @@ impl SpeechDetector {
         if ulaw.is_empty() {
             return Activity { speech: self.voiced_ms >= CONFIRM_MS, level_dbfs: self.floor_dbfs };
         }
-        let energy: f32 = ulaw.iter().map(|code| f32::from(g711::decode(*code)).powi(2)).sum();
+        let energy: f32 = ulaw.iter().map(|code| f32::from(ulaw::decode(*code)).powi(2)).sum();
         let level_dbfs = 10.0 * (energy / ulaw.len() as f32 / 32_768.0_f32.powi(2)).max(2.5e-10).log10();
         let ms = (ulaw.len() / crate::BYTES_PER_MS).max(1) as u32;
         let threshold = (self.floor_dbfs + ABOVE_FLOOR_DB).max(QUIETEST_SPEECH_DBFS);
@@ -59,7 +59,7 @@ mod tests {
 
     fn tone(amplitude: f64) -> Vec<u8> {
         (0..160)
-            .map(|n| g711::encode((amplitude * (std::f64::consts::TAU * 440.0 * f64::from(n) / 8000.0).sin()) as i16))
+            .map(|n| ulaw::encode((amplitude * (std::f64::consts::TAU * 440.0 * f64::from(n) / 8000.0).sin()) as i16))
             .collect()
     }
 

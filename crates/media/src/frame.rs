@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::g711;
+
 /// Bytes of μ-law per millisecond: 8 kHz, one byte a sample.
 pub const BYTES_PER_MS: usize = 8;
 /// Playing time of a full frame in milliseconds.
@@ -9,7 +11,7 @@ pub const FRAME_MS: usize = 20;
 /// Bytes (and samples) of a full frame: 20 ms at 8 kHz.
 pub const FRAME_BYTES: usize = FRAME_MS * BYTES_PER_MS;
 /// Digital silence in μ-law: positive zero.
-pub const SILENCE: u8 = 0xFF;
+pub const SILENCE: u8 = g711::ulaw::SILENCE;
 
 /// Up to 20 ms of G.711 μ-law, 8 kHz, mono: 0 to 160 bytes, held in place.
 ///
@@ -80,17 +82,27 @@ impl Rate {
 /// How one direction of one leg carries its audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// G.711 μ-law at 8 kHz, one byte a sample.
+    /// G.711 μ-law at 8 kHz, one byte a sample: the telephone of Twilio.
     Ulaw8k,
+    /// G.711 A-law at 8 kHz, one byte a sample: other telephone lines.
+    Alaw8k,
     /// Signed 16-bit little-endian PCM, two bytes a sample.
     Pcm16(Rate),
 }
 
 impl Format {
+    /// Samples per second.
+    pub fn rate(self) -> Rate {
+        match self {
+            Self::Ulaw8k | Self::Alaw8k => Rate::Hz8000,
+            Self::Pcm16(rate) => rate,
+        }
+    }
+
     /// Bytes that play for one millisecond.
     pub fn bytes_per_ms(self) -> usize {
         match self {
-            Self::Ulaw8k => BYTES_PER_MS,
+            Self::Ulaw8k | Self::Alaw8k => BYTES_PER_MS,
             Self::Pcm16(rate) => rate.hz() as usize / 500,
         }
     }
@@ -100,6 +112,7 @@ impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ulaw8k => f.write_str("μ-law 8k"),
+            Self::Alaw8k => f.write_str("A-law 8k"),
             Self::Pcm16(rate) => write!(f, "PCM {}k", rate.hz() / 1000),
         }
     }

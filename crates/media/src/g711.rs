@@ -1,93 +1,9 @@
-//! G.711 μ-law: tables built at compile time from the rule.
-//!
-//! Source: ITU-T G.711 (11/1988), table 2a; the encoder takes the magnitude first, as libsndfile does, so that
-//! `encode(-x)` and `encode(x)` differ in the sign bit alone.
+//! G.711: 8 bits a sample at 8 kHz, roughly logarithmic. Tables are built at compile time from the rules.
 
-/// Linear value of every μ-law code, in `-32_124..=32_124`.
-pub static DECODE: [i16; 256] = {
-    let mut table = [0; 256];
-    let mut code = 0;
-    while code < 256 {
-        table[code] = decode_by_rule(code as u8);
-        code += 1;
-    }
-    table
-};
-
-/// μ-law code of every 16-bit sample, indexed by the sample's bits as `u16`.
-static ENCODE: [u8; 65_536] = {
-    let mut table = [0; 65_536];
-    let mut bits = 0;
-    while bits < 65_536 {
-        table[bits] = encode_by_rule(bits as u16 as i16);
-        bits += 1;
-    }
-    table
-};
-
-/// Expands one μ-law code to linear PCM.
-#[inline]
-pub fn decode(code: u8) -> i16 {
-    DECODE[usize::from(code)]
-}
-
-/// Compresses one linear sample; values beyond ±32 635 clip.
-#[inline]
-pub fn encode(sample: i16) -> u8 {
-    ENCODE[usize::from(sample as u16)]
-}
-
-const fn decode_by_rule(code: u8) -> i16 {
-    let code = !code;
-    let magnitude = ((((code & 15) as i32) << 3) + 132) << ((code >> 4) & 7);
-    (if code & 0x80 != 0 { 132 - magnitude } else { magnitude - 132 }) as i16
-}
-
-const fn encode_by_rule(sample: i16) -> u8 {
-    let (mask, magnitude) = if sample < 0 { (0x7f, -(sample as i32)) } else { (0xff, sample as i32) };
-    let clipped = if magnitude < 32_635 { magnitude } else { 32_635 };
-    let biased = clipped + 132;
-    let segment = 24 - biased.leading_zeros() as i32;
-    mask ^ ((segment << 4) | ((biased >> (segment + 3)) & 15)) as u8
-}
+pub mod alaw;
+pub mod ulaw;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn crc(bytes: impl IntoIterator<Item = u8>) -> u32 {
-        crc32fast::hash(&bytes.into_iter().collect::<Vec<u8>>())
-    }
-
-    #[test]
-    fn all_256_codes_expand_as_g711_says() {
-        assert_eq!(crc((0..=255).flat_map(|code| decode(code).to_le_bytes())), 0x0c84_7a9f);
-    }
-
-    #[test]
-    fn all_65536_samples_compress_as_g711_says() {
-        assert_eq!(crc((i16::MIN..=i16::MAX).map(encode)), 0xeb8e_daa8);
-        assert_eq!(crc((0..=i16::MAX).map(encode)), 0x542f_2ac0);
-        assert_eq!(crc((i16::MIN..=-1).rev().map(encode)), 0xb737_e966);
-    }
-
-    #[test]
-    fn round_trip_is_identity_but_for_negative_zero() {
-        for code in 0..=255 {
-            assert_eq!(encode(decode(code)), if code == 0x7f { 0xff } else { code });
-        }
-        assert!((1..=i16::MAX).all(|it| encode(-it) == encode(it) ^ 0x80));
-    }
-
-    #[test]
-    fn single_values() {
-        for (sample, code) in
-            [(0, 0xff), (3, 0xff), (4, 0xfe), (-3, 0x7f), (-4, 0x7e), (1000, 0xce), (-32_768, 0x00), (32_767, 0x80)]
-        {
-            assert_eq!(encode(sample), code, "{sample}");
-        }
-        for (code, sample) in [(0x00, -32_124), (0x0f, -16_764), (0x80, 32_124), (0xef, 132), (0x7f, 0), (0xff, 0)] {
-            assert_eq!(decode(code), sample, "{code:02x}");
-        }
-    }
+fn crc(bytes: impl IntoIterator<Item = u8>) -> u32 {
+    crc32fast::hash(&bytes.into_iter().collect::<Vec<u8>>())
 }

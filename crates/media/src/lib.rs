@@ -4,12 +4,11 @@
 mod detect;
 mod frame;
 pub mod g711;
-mod resample;
+pub mod resample;
 mod sniff;
 mod transcode;
 
 pub use detect::{Activity, SpeechDetector};
 pub use frame::{BYTES_PER_MS, FRAME_BYTES, FRAME_MS, Format, Frame, Rate, SILENCE};
-pub use resample::{Downsampler, TAPS_PER_PHASE, Upsampler};
 pub use sniff::{Encoding, Sniffer};
 pub use transcode::{Transcoder, Unsupported};

@@ -3,7 +3,7 @@
 //! Providers have announced one and sent the other; the caller then hears static. Read in the right encoding, speech
 //! is smooth from sample to sample; read in the wrong one, it is noise.
 
-use crate::g711;
+use crate::g711::ulaw;
 
 /// Bytes judged before a verdict: 100 ms of μ-law, 17 ms of PCM at 24 kHz.
 const ENOUGH_BYTES: usize = 800;
@@ -71,7 +71,7 @@ impl Sniffer {
     }
 
     fn judge(&mut self) -> Option<Encoding> {
-        let as_ulaw: Vec<f32> = self.seen.iter().map(|it| f32::from(g711::decode(*it))).collect();
+        let as_ulaw: Vec<f32> = self.seen.iter().map(|it| f32::from(ulaw::decode(*it))).collect();
         let as_pcm: Vec<f32> = self.seen.chunks_exact(2).map(|it| f32::from(i16::from_le_bytes([it[0], it[1]]))).collect();
         // Silence in PCM is full scale in μ-law, and no line is that: zeros give PCM away before the first word.
         if self.announced == Encoding::Ulaw && mean_magnitude(&as_pcm) < LOUD_ENOUGH && mean_magnitude(&as_ulaw) > NO_SPEECH {
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_honest_provider_is_believed() {
-        let ulaw: Vec<u8> = voice(8000.0).iter().map(|it| g711::encode(*it)).collect();
+        let ulaw: Vec<u8> = voice(8000.0).iter().map(|it| ulaw::encode(*it)).collect();
         let pcm: Vec<u8> = voice(24_000.0).iter().flat_map(|it| it.to_le_bytes()).collect();
         assert_eq!(Sniffer::new(Encoding::Ulaw).push(&ulaw), None);
         assert_eq!(Sniffer::new(Encoding::Pcm16).push(&pcm), None);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_wrong_announcement_is_found_even_after_silence_and_in_pieces() {
-        let ulaw: Vec<u8> = voice(8000.0).iter().map(|it| g711::encode(*it)).collect();
+        let ulaw: Vec<u8> = voice(8000.0).iter().map(|it| ulaw::encode(*it)).collect();
         let pcm: Vec<u8> = [0; 1600].into_iter().chain(voice(24_000.0).iter().flat_map(|it| it.to_le_bytes())).collect();
         let verdict = |announced, audio: &[u8]| {
             let mut sniffer = Sniffer::new(announced);

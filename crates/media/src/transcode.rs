@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use crate::{Downsampler, Format, Rate, SILENCE, TAPS_PER_PHASE, Upsampler, g711};
+use crate::g711::{alaw, ulaw};
+use crate::resample::{Downsampler, TAPS_PER_PHASE, Upsampler, delay_ms};
+use crate::{FRAME_BYTES, Format, Rate};
 
-/// The pair of formats that no live path needs; one end is always the telephone's μ-law.
+/// The pair of rates that no live path needs: 16 and 24 kHz. [`AnyRate`](crate::resample::AnyRate) converts those.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("no live conversion from {from} to {to}: one side must be μ-law 8k")]
+#[error("no live conversion from {from} to {to}: one side must be at 8 kHz, or both at the same rate")]
 pub struct Unsupported {
     from: Format,
     to: Format,
@@ -14,7 +16,9 @@ pub struct Unsupported {
 
 /// Converts a stream of bytes piece by piece; pieces may end anywhere, even inside a sample.
 ///
-/// [`Display`](fmt::Display) prints the path with its delay: `μ-law 8k → PCM 24k (0.36 ms)`.
+/// One object serves one direction of one leg: it keeps the filter's state and the odd byte. Nothing is held back, nothing
+/// is allocated once its buffers have grown. [`Display`](fmt::Display) prints the path with its delay:
+/// `μ-law 8k → PCM 24k (0.36 ms)`.
 #[derive(Debug)]
 pub struct Transcoder {
     from: Format,
@@ -30,21 +34,26 @@ pub struct Transcoder {
 
 #[derive(Debug)]
 enum Stage {
+    /// Bytes go through untouched.
     Passthrough,
-    Expand(Option<Box<Upsampler>>),
-    Compress(Option<Downsampler>),
+    /// Decode, encode.
+    SameRate,
+    /// Decode, resample, encode.
+    Up(Box<Upsampler>),
+    Down(Downsampler),
 }
 
 impl Transcoder {
     /// # Errors
-    /// [`Unsupported`] when neither side is μ-law.
+    /// [`Unsupported`] for 16 ⇄ 24 kHz.
     pub fn new(from: Format, to: Format) -> Result<Self, Unsupported> {
-        let factor = |rate: Rate| (rate != Rate::Hz8000).then(|| rate.hz() as usize / 8_000);
-        let stage = match (from, to) {
-            (Format::Ulaw8k, Format::Ulaw8k) => Stage::Passthrough,
-            (Format::Ulaw8k, Format::Pcm16(rate)) => Stage::Expand(factor(rate).map(|it| Box::new(Upsampler::new(it)))),
-            (Format::Pcm16(rate), Format::Ulaw8k) => Stage::Compress(factor(rate).map(Downsampler::new)),
-            (Format::Pcm16(_), Format::Pcm16(_)) => return Err(Unsupported { from, to }),
+        let factor = |rate: Rate| rate.hz() as usize / 8000;
+        let stage = match (from.rate(), to.rate()) {
+            _ if from == to => Stage::Passthrough,
+            (a, b) if a == b => Stage::SameRate,
+            (Rate::Hz8000, high) => Stage::Up(Box::new(Upsampler::new(factor(high)))),
+            (high, Rate::Hz8000) => Stage::Down(Downsampler::new(factor(high))),
+            _ => return Err(Unsupported { from, to }),
         };
         Ok(Self { from, to, stage, odd: None, written: 0, pcm: Vec::new(), resampled: Vec::new() })
     }
@@ -54,26 +63,68 @@ impl Transcoder {
         matches!(self.stage, Stage::Passthrough)
     }
 
+    /// Delay in milliseconds: the filter's mean group delay over 300–3400 Hz.
+    pub fn delay_ms(&self) -> f32 {
+        match &self.stage {
+            Stage::Passthrough | Stage::SameRate => 0.0,
+            Stage::Up(up) => delay_ms(up.factor()),
+            Stage::Down(down) => delay_ms(down.factor()),
+        }
+    }
+
     /// Appends to `out` what `input` becomes. Nothing is held back but an odd last byte.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
         let before = out.len();
+        if self.is_passthrough() {
+            out.extend_from_slice(input);
+        } else {
+            self.decode(input);
+            self.convert(out);
+        }
+        self.written += out.len() - before;
+    }
+
+    /// Ends an utterance towards a telephone: lets the filter ring out, and fills the last 20 ms frame with silence.
+    /// An odd byte left over is dropped: half a sample is no sound. Towards the assistant there is no end, and nothing to do.
+    pub fn flush(&mut self, out: &mut Vec<u8>) {
+        let before = out.len();
+        if let (Stage::Down(down), true) = (&self.stage, self.written > 0) {
+            self.pcm.clear();
+            self.pcm.resize(TAPS_PER_PHASE * down.factor() - 1, 0);
+            self.convert(out);
+        }
+        self.written += out.len() - before;
+        let silence = match self.to {
+            Format::Ulaw8k => Some(ulaw::SILENCE),
+            Format::Alaw8k => Some(alaw::SILENCE),
+            Format::Pcm16(_) => None,
+        };
+        if let Some(silence) = silence {
+            let short = self.written.next_multiple_of(FRAME_BYTES) - self.written;
+            out.resize(out.len() + short, silence);
+        }
+        self.odd = None;
+        self.written = 0;
+    }
+
+    /// Forgets filter state, odd byte and partial frame: the utterance was cut and the next one starts afresh.
+    pub fn reset(&mut self) {
         match &mut self.stage {
-            Stage::Passthrough => out.extend_from_slice(input),
-            Stage::Expand(up) => {
-                self.pcm.clear();
-                self.pcm.extend(input.iter().map(|code| g711::decode(*code)));
-                let samples = match up {
-                    Some(up) => {
-                        self.resampled.clear();
-                        up.process(&self.pcm, &mut self.resampled);
-                        &self.resampled
-                    }
-                    None => &self.pcm,
-                };
-                out.extend(samples.iter().flat_map(|it| it.to_le_bytes()));
-            }
-            Stage::Compress(down) => {
-                self.pcm.clear();
+            Stage::Passthrough | Stage::SameRate => (),
+            Stage::Up(up) => up.reset(),
+            Stage::Down(down) => down.reset(),
+        }
+        self.odd = None;
+        self.written = 0;
+    }
+
+    /// Bytes to samples, in `self.pcm`.
+    fn decode(&mut self, input: &[u8]) {
+        self.pcm.clear();
+        match self.from {
+            Format::Ulaw8k => self.pcm.extend(input.iter().map(|it| ulaw::decode(*it))),
+            Format::Alaw8k => self.pcm.extend(input.iter().map(|it| alaw::decode(*it))),
+            Format::Pcm16(_) => {
                 let mut rest = input;
                 if let (Some(low), Some((high, tail))) = (self.odd, rest.split_first()) {
                     self.pcm.push(i16::from_le_bytes([low, *high]));
@@ -85,70 +136,38 @@ impl Transcoder {
                     self.odd = Some(*low);
                 }
                 self.pcm.extend(pairs.map(|it| i16::from_le_bytes([it[0], it[1]])));
-                compress(&self.pcm, down.as_mut(), &mut self.resampled, out);
             }
         }
-        self.written += out.len() - before;
     }
 
-    /// Ends an utterance: lets the filter ring out and, towards the telephone, fills the last 20 ms frame with silence.
-    /// An odd byte left over is dropped: half a sample is no sound.
-    pub fn flush(&mut self, out: &mut Vec<u8>) {
-        let before = out.len();
-        if let Stage::Compress(Some(down)) = &mut self.stage
-            && self.written > 0
-        {
-            let factor = if self.from == Format::Pcm16(Rate::Hz24000) { 3 } else { 2 };
-            self.pcm.clear();
-            self.pcm.resize(TAPS_PER_PHASE * factor - 1, 0);
-            compress(&self.pcm, Some(down), &mut self.resampled, out);
+    /// Samples in `self.pcm` to bytes.
+    fn convert(&mut self, out: &mut Vec<u8>) {
+        self.resampled.clear();
+        let samples = match &mut self.stage {
+            Stage::Passthrough | Stage::SameRate => &self.pcm,
+            Stage::Up(up) => {
+                up.process(&self.pcm, &mut self.resampled);
+                &self.resampled
+            }
+            Stage::Down(down) => {
+                down.process(&self.pcm, &mut self.resampled);
+                &self.resampled
+            }
+        };
+        match self.to {
+            Format::Ulaw8k => out.extend(samples.iter().map(|it| ulaw::encode(*it))),
+            Format::Alaw8k => out.extend(samples.iter().map(|it| alaw::encode(*it))),
+            Format::Pcm16(_) => out.extend(samples.iter().flat_map(|it| it.to_le_bytes())),
         }
-        self.written += out.len() - before;
-        if self.to == Format::Ulaw8k {
-            let short = self.written.next_multiple_of(crate::FRAME_BYTES) - self.written;
-            out.resize(out.len() + short, SILENCE);
-        }
-        self.odd = None;
-        self.written = 0;
     }
-
-    /// Forgets filter state and odd bytes: the utterance was cut and the next one starts afresh.
-    pub fn reset(&mut self) {
-        match &mut self.stage {
-            Stage::Expand(Some(up)) => up.reset(),
-            Stage::Compress(Some(down)) => down.reset(),
-            _ => (),
-        }
-        self.odd = None;
-        self.written = 0;
-    }
-}
-
-fn compress(pcm: &[i16], down: Option<&mut Downsampler>, scratch: &mut Vec<i16>, out: &mut Vec<u8>) {
-    let samples = match down {
-        Some(down) => {
-            scratch.clear();
-            down.process(pcm, scratch);
-            scratch.as_slice()
-        }
-        None => pcm,
-    };
-    out.extend(samples.iter().map(|it| g711::encode(*it)));
 }
 
 impl fmt::Display for Transcoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.stage {
-            Stage::Passthrough => write!(f, "{} passthrough", self.from),
-            stage => {
-                // Group delay of the two prototypes; nothing is held back.
-                let delay_ms = match (stage, self.from, self.to) {
-                    (Stage::Expand(None) | Stage::Compress(None), ..) => 0.0,
-                    (_, Format::Pcm16(Rate::Hz16000), _) | (_, _, Format::Pcm16(Rate::Hz16000)) => 0.33,
-                    _ => 0.36,
-                };
-                write!(f, "{} → {} ({delay_ms} ms)", self.from, self.to)
-            }
+        if self.is_passthrough() {
+            write!(f, "{} passthrough", self.from)
+        } else {
+            write!(f, "{} → {} ({} ms)", self.from, self.to, self.delay_ms())
         }
     }
 }
@@ -156,6 +175,7 @@ impl fmt::Display for Transcoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SILENCE;
     use proptest::prelude::*;
 
     const PCM_24K: Format = Format::Pcm16(Rate::Hz24000);
@@ -183,6 +203,17 @@ mod tests {
     }
 
     #[test]
+    fn g711_around_pcm_is_the_same_as_pcm_between() {
+        let ulaw: Vec<u8> = (0..4800_u32).map(|it| (it.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let pcm: Vec<u8> = ulaw.iter().flat_map(|it| ulaw::decode(*it).to_le_bytes()).collect();
+        assert_eq!(convert(Format::Ulaw8k, PCM_24K, &ulaw), convert(Format::Pcm16(Rate::Hz8000), PCM_24K, &pcm));
+        let high = convert(Format::Ulaw8k, PCM_24K, &ulaw);
+        let low = convert(PCM_24K, Format::Pcm16(Rate::Hz8000), &high);
+        let encoded: Vec<u8> = low.chunks_exact(2).map(|it| ulaw::encode(i16::from_le_bytes([it[0], it[1]]))).collect();
+        assert_eq!(convert(PCM_24K, Format::Ulaw8k, &high), encoded);
+    }
+
+    #[test]
     fn the_end_of_an_utterance_fills_its_frame_with_silence() {
         let mut out = Vec::new();
         let mut transcoder = Transcoder::new(PCM_24K, Format::Ulaw8k).unwrap();
@@ -195,7 +226,8 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_may_end_anywhere(audio in prop::collection::vec(any::<u8>(), 0..3000), cuts in prop::collection::vec(1usize..400, 1..20)) {
-            for (from, to) in [(PCM_24K, Format::Ulaw8k), (PCM_16K, Format::Ulaw8k), (Format::Ulaw8k, PCM_24K), (Format::Ulaw8k, Format::Ulaw8k)] {
+            const PCM_8K: Format = Format::Pcm16(Rate::Hz8000);
+            for (from, to) in [(PCM_24K, Format::Ulaw8k), (PCM_16K, Format::Alaw8k), (Format::Ulaw8k, PCM_24K), (Format::Ulaw8k, Format::Ulaw8k), (PCM_8K, PCM_16K), (PCM_24K, PCM_8K)] {
                 let mut pieces = Transcoder::new(from, to).unwrap();
                 let (mut out, mut rest, mut cut) = (Vec::new(), audio.as_slice(), cuts.iter().cycle());
                 while !rest.is_empty() {

@@ -4,7 +4,8 @@
 //! An utterance is recognised when this trajectory follows that of a known one. Audio that was garbled, cut, repeated
 //! or resampled badly is not.
 
-use media::{FRAME_BYTES, g711};
+use media::FRAME_BYTES;
+use media::g711::ulaw;
 
 use crate::speech::Utterance;
 
@@ -106,7 +107,7 @@ impl Ear {
 
 /// Level and colour of 20 ms.
 fn feature(ulaw: &[u8]) -> Feature {
-    let samples: Vec<f32> = ulaw.iter().map(|it| f32::from(g711::decode(*it)) / 32_768.0).collect();
+    let samples: Vec<f32> = ulaw.iter().map(|it| f32::from(ulaw::decode(*it)) / 32_768.0).collect();
     let lag = |lag: usize| samples.iter().zip(&samples[lag..]).map(|(a, b)| a * b).sum::<f32>();
     let energy = lag(0);
     let level = 10.0 * (energy / samples.len() as f32).max(1e-6).log10();
@@ -198,7 +199,7 @@ mod tests {
         let half = judged(&whole[..whole.len() / 2]);
         assert_eq!((half.name, half.complete), (Some("hours"), false));
         // Taken for 16-bit PCM, slowed down, every other frame lost, reversed.
-        let as_pcm: Vec<u8> = whole.chunks_exact(2).map(|it| g711::encode(i16::from_le_bytes([it[0], it[1]]))).collect();
+        let as_pcm: Vec<u8> = whole.chunks_exact(2).map(|it| ulaw::encode(i16::from_le_bytes([it[0], it[1]]))).collect();
         let slow: Vec<u8> = whole.iter().flat_map(|it| [*it; 2]).collect();
         let gaps: Vec<u8> = whole.chunks(320).flat_map(|it| it[..160.min(it.len())].to_vec()).collect();
         let reversed: Vec<u8> = whole.iter().rev().copied().collect();

@@ -262,6 +262,7 @@ impl Session {
         let name = |format: Format| match format {
             Format::Pcm16(rate) => format!("pcm_{}", rate.hz()),
             Format::Ulaw8k => "ulaw_8000".into(),
+            Format::Alaw8k => unreachable!("agents speak no A-law"),
         };
         let announced = if self.service.behaviour.format == OutputFormat::Lies { Format::Ulaw8k } else { self.output };
         let metadata = json!({

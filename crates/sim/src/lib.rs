@@ -25,5 +25,5 @@ pub use timeline::{Moment, Party, Timeline, Watcher};
 
 /// One sample as μ-law, for listening to recordings.
 pub fn ulaw(sample: i16) -> u8 {
-    media::g711::encode(sample)
+    media::g711::ulaw::encode(sample)
 }

@@ -245,6 +245,7 @@ impl Session {
     fn object(&self) -> Value {
         let input = match self.input {
             Format::Ulaw8k => json!({"type": "audio/pcmu"}),
+            Format::Alaw8k => json!({"type": "audio/pcma"}),
             Format::Pcm16(_) => json!({"type": "audio/pcm", "rate": 24000}),
         };
         json!({

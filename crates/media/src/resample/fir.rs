@@ -1,0 +1,337 @@
+//! Live resampling between 8 kHz and 16, 24 or 48 kHz by a minimum-phase FIR.
+//!
+//! One low-pass prototype at the higher rate serves both directions: pass 3600 Hz, stop 4100 Hz, 80 dB. Minimum phase
+//! has the magnitude of the linear-phase filter and a tenth of its delay (0.36 ms instead of 3.6 ms), and no frame is
+//! ever held back: 160 samples in give 480 or 320 out at once.
+//!
+//! Every output is one sum over the taps in a fixed order, without fused multiply-add, so that any chunking and any CPU
+//! give the same bytes: wider registers compute more outputs at a time, never one output in another order. The loops run
+//! taps outside and a block of outputs inside: that vectorises, where one dot product per output does not.
+
+use std::sync::LazyLock;
+
+/// Taps of each polyphase branch; every prototype has 58 per phase.
+pub const TAPS_PER_PHASE: usize = 58;
+/// Samples of the lower rate remembered between calls.
+const HISTORY: usize = TAPS_PER_PHASE - 1;
+/// Samples of the lower rate computed together: a frame is two.
+const BLOCK: usize = 80;
+
+/// What the samples of a branch are summed from: the remembered ones, a block, and one that belongs to the next block.
+type Window = [f32; HISTORY + BLOCK + 1];
+const EMPTY: Window = [0.0; HISTORY + BLOCK + 1];
+
+/// The prototype's branches: `phases[p][j]` is tap `p + factor·j`, of sum 1 over all.
+struct Prototype {
+    phases: Vec<[f32; TAPS_PER_PHASE]>,
+}
+
+impl Prototype {
+    /// Source: `filters/`, one coefficient a line after a comment; made by `filters/design.py`.
+    fn parse(text: &str, factor: usize) -> Self {
+        let taps: Vec<f32> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.trim().parse().expect("filters/ hold numbers"))
+            .collect();
+        assert_eq!(taps.len(), TAPS_PER_PHASE * factor, "filters/ hold {TAPS_PER_PHASE} taps a phase");
+        let phase = |p: usize| std::array::from_fn(|j| taps[p + factor * j]);
+        Self { phases: (0..factor).map(phase).collect() }
+    }
+}
+
+static BY_2: LazyLock<Prototype> = LazyLock::new(|| Prototype::parse(include_str!("../../filters/fir-16000.txt"), 2));
+static BY_3: LazyLock<Prototype> = LazyLock::new(|| Prototype::parse(include_str!("../../filters/fir-24000.txt"), 3));
+static BY_6: LazyLock<Prototype> = LazyLock::new(|| Prototype::parse(include_str!("../../filters/fir-48000.txt"), 6));
+
+fn prototype(factor: usize) -> &'static Prototype {
+    match factor {
+        2 => &BY_2,
+        3 => &BY_3,
+        6 => &BY_6,
+        _ => panic!("rates are 8, 16, 24 and 48 kHz, so the factor is 2, 3 or 6, not {factor}"),
+    }
+}
+
+/// Mean group delay over 300–3400 Hz of one direction, in milliseconds, rounded to two digits. Nothing else delays.
+///
+/// `cargo bench --bench converters` measures it; a test holds the two together.
+pub fn delay_ms(factor: usize) -> f32 {
+    match factor {
+        2 => 0.33,
+        _ => 0.36,
+    }
+}
+
+/// Adds `Σ taps[j] · window[HISTORY + i − j]`, in the order of `j`, to `sums[i]`.
+///
+/// `LANES` sums are kept in registers: ten registers of whatever width the CPU has. With fewer, every addition waits for
+/// the one before; with more, they spill.
+#[inline(always)]
+fn convolve<const LANES: usize>(taps: &[f32; TAPS_PER_PHASE], window: &Window, sums: &mut [f32; BLOCK]) {
+    const { assert!(BLOCK.is_multiple_of(LANES)) };
+    for (block, out) in sums.chunks_exact_mut(LANES).enumerate() {
+        let mut lanes = [0.0; LANES];
+        lanes.copy_from_slice(out);
+        for (j, tap) in taps.iter().enumerate() {
+            let samples = &window[HISTORY - j + block * LANES..][..LANES];
+            for (lane, sample) in lanes.iter_mut().zip(samples) {
+                *lane += tap * sample;
+            }
+        }
+        out.copy_from_slice(&lanes);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn convolve_avx2(taps: &[f32; TAPS_PER_PHASE], window: &Window, sums: &mut [f32; BLOCK]) {
+    convolve::<80>(taps, window, sums);
+}
+
+/// [`convolve`] as wide as this CPU can.
+#[inline]
+fn accumulate(taps: &[f32; TAPS_PER_PHASE], window: &Window, sums: &mut [f32; BLOCK]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the line above has asked the CPU.
+        #[allow(unsafe_code)]
+        return unsafe { convolve_avx2(taps, window, sums) };
+    }
+    convolve::<40>(taps, window, sums);
+}
+
+/// Rounds to nearest (ties to even) and saturates. Filters overshoot: truncation or wrap-around would be heard.
+///
+/// Adding 1.5 · 2²³ leaves no bits for a fraction, so the sum is rounded as IEEE 754 says and the result stands in the
+/// low 16 bits; unlike `round_ties_even` this vectorises on every CPU.
+#[inline]
+fn to_sample(value: f32) -> i16 {
+    (value.clamp(-32_768.0, 32_767.0) + 12_582_912.0).to_bits() as u16 as i16
+}
+
+/// 8 kHz to 16 kHz (factor 2), 24 kHz (factor 3) or 48 kHz (factor 6).
+#[derive(Clone, Debug)]
+pub struct Upsampler {
+    factor: usize,
+    window: Window,
+}
+
+impl Upsampler {
+    /// # Panics
+    /// If `factor` is none of 2, 3 and 6.
+    pub fn new(factor: usize) -> Self {
+        prototype(factor);
+        Self { factor, window: EMPTY }
+    }
+
+    /// Output samples per input sample.
+    pub fn factor(&self) -> usize {
+        self.factor
+    }
+
+    /// Appends exactly `factor` samples to `out` for every sample of `input`.
+    pub fn process(&mut self, input: &[i16], out: &mut Vec<i16>) {
+        let (factor, prototype) = (self.factor, prototype(self.factor));
+        for chunk in input.chunks(BLOCK) {
+            for (slot, sample) in self.window[HISTORY..].iter_mut().zip(chunk) {
+                *slot = f32::from(*sample);
+            }
+            let base = out.len();
+            out.resize(base + chunk.len() * factor, 0);
+            for (p, taps) in prototype.phases.iter().enumerate() {
+                let mut sums = [0.0; BLOCK];
+                accumulate(taps, &self.window, &mut sums);
+                let rounded: [i16; BLOCK] = sums.map(|it| to_sample(it * factor as f32));
+                for (slot, sample) in out[base + p..].iter_mut().step_by(factor).zip(&rounded[..chunk.len()]) {
+                    *slot = *sample;
+                }
+            }
+            self.window.copy_within(chunk.len()..chunk.len() + HISTORY, 0);
+        }
+    }
+
+    /// Forgets everything heard so far.
+    pub fn reset(&mut self) {
+        self.window = EMPTY;
+    }
+}
+
+/// 16 kHz (factor 2), 24 kHz (factor 3) or 48 kHz (factor 6) to 8 kHz.
+#[derive(Clone, Debug)]
+pub struct Downsampler {
+    /// Input samples since the last kept one: 0 means that the next input is kept.
+    phase: usize,
+    /// Branch `p` holds the inputs `p` samples before each kept one.
+    branches: Vec<Window>,
+}
+
+impl Downsampler {
+    /// # Panics
+    /// If `factor` is none of 2, 3 and 6.
+    pub fn new(factor: usize) -> Self {
+        prototype(factor);
+        Self { phase: 0, branches: vec![EMPTY; factor] }
+    }
+
+    /// Input samples per output sample.
+    pub fn factor(&self) -> usize {
+        self.branches.len()
+    }
+
+    /// Appends one sample to `out` for every `factor` samples of input, counted across calls.
+    pub fn process(&mut self, input: &[i16], out: &mut Vec<i16>) {
+        let factor = self.factor();
+        for chunk in input.chunks(BLOCK * factor) {
+            self.sort(chunk);
+            let kept = (self.phase + chunk.len()).div_ceil(factor) - self.phase.div_ceil(factor);
+            self.phase = (self.phase + chunk.len()) % factor;
+            if kept == 0 {
+                continue;
+            }
+            let mut sums = [0.0; BLOCK];
+            for (branch, taps) in self.branches.iter_mut().zip(&prototype(factor).phases) {
+                accumulate(taps, branch, &mut sums);
+                branch.copy_within(kept..kept + HISTORY + 1, 0);
+            }
+            out.extend(sums[..kept].iter().map(|it| to_sample(*it)));
+        }
+    }
+
+    /// Puts every input into its branch. Output m is Σ h[i]·x[factor·m − i]: the kept input itself belongs to branch 0,
+    /// the ones after it to branch factor−1 … 1 of the output that comes next.
+    fn sort(&mut self, chunk: &[i16]) {
+        let factor = self.factor();
+        for (p, branch) in self.branches.iter_mut().enumerate() {
+            // Inputs since the last kept one when this branch's turn comes.
+            let turn = (factor - p) % factor;
+            let first = (turn + factor - self.phase) % factor;
+            // A kept input in between moves it on by an output.
+            let slot = usize::from(turn > 0 && (self.phase == 0 || turn < self.phase));
+            let samples = chunk.get(first..).unwrap_or_default().iter().step_by(factor);
+            for (place, sample) in branch[HISTORY + slot..].iter_mut().zip(samples) {
+                *place = f32::from(*sample);
+            }
+        }
+    }
+
+    /// Forgets everything heard so far, the phase included.
+    pub fn reset(&mut self) {
+        self.phase = 0;
+        self.branches.fill(EMPTY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up(factor: usize, input: &[i16]) -> Vec<i16> {
+        let mut out = Vec::new();
+        Upsampler::new(factor).process(input, &mut out);
+        out
+    }
+
+    fn down(factor: usize, input: &[i16]) -> Vec<i16> {
+        let mut out = Vec::new();
+        Downsampler::new(factor).process(input, &mut out);
+        out
+    }
+
+    fn impulse(len: usize) -> Vec<i16> {
+        let mut signal = vec![0; len];
+        signal[0] = 16_384;
+        signal
+    }
+
+    #[track_caller]
+    fn close(actual: &[i16], expected: &[i16]) {
+        assert!(actual.iter().zip(expected).all(|(a, e)| (a - e).abs() <= 1), "{:?}\n{expected:?}", &actual[..expected.len()]);
+    }
+
+    #[test]
+    fn impulse_responses_are_the_designed_ones() {
+        close(&up(3, &impulse(160)), &[66, 361, 1168, 2787, 5316, 8396, 11108, 12209, 10711, 6550, 926, -4047]);
+        close(&up(2, &impulse(160)), &[229, 1446, 4570, 9148, 12179, 9932, 2380, -4922, -5689, -208, 4401, 2729]);
+        close(&down(3, &impulse(480)), &[22, 929, 3703, 2183, -2110, 897, 82, -636]);
+        close(&down(2, &impulse(320)), &[114, 2285, 6090, 1190, -2844, 2200, -1095, 152]);
+    }
+
+    #[test]
+    fn a_constant_stays_and_silence_is_exact() {
+        assert!(up(3, &[8000; 200])[58 * 3..].iter().all(|it| (it - 8000).abs() <= 1));
+        assert!(up(2, &[0; 500]).iter().all(|it| *it == 0));
+        assert!(down(3, &[0; 500]).iter().all(|it| *it == 0));
+    }
+
+    #[test]
+    fn full_scale_saturates_and_never_wraps() {
+        let square: Vec<i16> = (0..8000).map(|i| if (i / 16) % 2 == 0 { i16::MAX } else { i16::MIN }).collect();
+        let sign_changes = |signal: &[i16]| signal.windows(2).filter(|it| (it[0] >= 0) != (it[1] >= 0)).count();
+        assert_eq!(sign_changes(&up(3, &square)), sign_changes(&square));
+    }
+
+    #[test]
+    fn any_chunking_gives_the_same_samples() {
+        let noise: Vec<i16> = (0..9600_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as i16).collect();
+        for factor in [2, 3] {
+            let (whole_up, whole_down) = (up(factor, &noise), down(factor, &noise));
+            for size in [1, 7, 31, 32, 33, 160, 161, 4800] {
+                let (mut rise, mut fall) = (Upsampler::new(factor), Downsampler::new(factor));
+                let (mut risen, mut fallen) = (Vec::new(), Vec::new());
+                for chunk in noise.chunks(size) {
+                    rise.process(chunk, &mut risen);
+                    fall.process(chunk, &mut fallen);
+                }
+                assert_eq!(risen, whole_up, "up by {factor} in chunks of {size}");
+                assert_eq!(fallen, whole_down, "down by {factor} in chunks of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_frame_gives_its_exact_share_from_the_first_on() {
+        for (factor, frame_up, frame_down) in [(2, 320, 320), (3, 480, 480)] {
+            let (mut rise, mut fall) = (Upsampler::new(factor), Downsampler::new(factor));
+            for _ in 0..5 {
+                let (mut high, mut low) = (Vec::new(), Vec::new());
+                rise.process(&[100; 160], &mut high);
+                fall.process(&vec![100; frame_down], &mut low);
+                assert_eq!((high.len(), low.len()), (frame_up, 160));
+            }
+        }
+    }
+
+    /// Strength of a sine at `hz` in dB relative to full scale.
+    fn level(signal: &[i16], hz: f64, rate: f64) -> f64 {
+        let (mut re, mut im) = (0.0, 0.0);
+        for (n, sample) in signal.iter().enumerate() {
+            let angle = std::f64::consts::TAU * hz * n as f64 / rate;
+            re += f64::from(*sample) * angle.cos();
+            im += f64::from(*sample) * angle.sin();
+        }
+        let amplitude = 2.0 * (re * re + im * im).sqrt() / signal.len() as f64;
+        20.0 * (amplitude / 32_768.0).max(1e-9).log10()
+    }
+
+    fn sine(hz: f64, rate: f64, seconds: f64) -> Vec<i16> {
+        (0..(rate * seconds) as usize).map(|n| (16_384.0 * (std::f64::consts::TAU * hz * n as f64 / rate).sin()) as i16).collect()
+    }
+
+    #[test]
+    fn speech_passes_and_images_and_aliases_do_not() {
+        for hz in [300.0, 1004.0, 2004.0, 3004.0, 3404.0] {
+            let high = up(3, &sine(hz, 8000.0, 0.5));
+            let tone = level(&high[4000..10_000], hz, 24_000.0);
+            assert!((tone + 6.02).abs() < 0.15, "{hz} Hz passes at {tone:.2} dB");
+            let image = level(&high[4000..10_000], 8000.0 - hz, 24_000.0);
+            assert!(tone - image > 75.0, "{hz} Hz has an image {:.1} dB down", tone - image);
+        }
+        for hz in [4504.0, 5504.0, 7004.0, 9004.0, 11_004.0] {
+            let low = down(3, &sine(hz, 24_000.0, 0.5));
+            let alias: f64 = (low[1000..3000].iter().map(|it| f64::from(*it).powi(2)).sum::<f64>() / 2000.0).sqrt();
+            let rejection = 20.0 * (16_384.0 / std::f64::consts::SQRT_2 / alias.max(1e-9)).log10();
+            assert!(rejection > 75.0, "{hz} Hz leaves an alias only {rejection:.1} dB down");
+        }
+    }
+}
