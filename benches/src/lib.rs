@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+pub mod converters;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -119,7 +119,9 @@ mod tests {
 
     #[test]
     fn a_tone_stays_in_place_at_every_rate() {
-        for (from, to) in [(22_050, 8000), (44_100, 8000), (48_000, 8000), (8000, 44_100), (16_000, 24_000), (11_025, 8000), (8001, 8000)] {
+        for (from, to) in
+            [(22_050, 8000), (44_100, 8000), (48_000, 8000), (8000, 44_100), (16_000, 24_000), (11_025, 8000), (8001, 8000)]
+        {
             for samples in [1, 1000, from as usize, 3 * from as usize + 7] {
                 let out = convert(&sine(701.0, from, samples), from, to).unwrap();
                 let expected = (samples as f64 * f64::from(to) / f64::from(from)).round() as usize;
