@@ -166,7 +166,7 @@ pub fn measure(candidate: Candidate, from: u32, to: u32) -> Figures {
         .all(|sizes| in_pieces(&mut *make(), &fed, sizes) == whole);
     // 250 Hz: 500 sign changes a second, counted in the second second.
     let square: Vec<i16> =
-        (0..from as usize * 3).map(|n| if n * 500 / from as usize % 2 == 0 { i16::MAX } else { i16::MIN }).collect();
+        (0..from as usize * 3).map(|n| if (n * 500 / from as usize).is_multiple_of(2) { i16::MAX } else { i16::MIN }).collect();
     let squared = run(&mut *make(), &square);
     let second = &squared[to as usize..to as usize * 2];
     let saturates = second.windows(2).filter(|it| (it[0] >= 0) != (it[1] >= 0)).count().abs_diff(500) <= 1;
@@ -339,14 +339,10 @@ fn solve(mut system: Vec<Vec<f64>>) -> Vec<f64> {
     for column in 0..size {
         let pivot = (column..size).max_by(|a, b| system[*a][column].abs().total_cmp(&system[*b][column].abs())).expect("rows");
         system.swap(column, pivot);
-        for row in 0..size {
-            if row != column {
-                let factor = system[row][column] / system[column][column];
-                for k in column..=size {
-                    let above = system[column][k];
-                    system[row][k] -= factor * above;
-                }
-            }
+        let pivot_row = system[column].clone();
+        for (_, row) in system.iter_mut().enumerate().filter(|it| it.0 != column) {
+            let factor = row[column] / pivot_row[column];
+            row.iter_mut().zip(&pivot_row).for_each(|(it, above)| *it -= factor * above);
         }
     }
     (0..size).map(|row| system[row][size] / system[row][row]).collect()

@@ -250,6 +250,40 @@ mod tests {
     }
 
     #[test]
+    fn every_width_gives_the_same_bits() {
+        let mut window = EMPTY;
+        for (i, slot) in window.iter_mut().enumerate() {
+            *slot = f32::from(((i as u32).wrapping_mul(2_654_435_761) >> 16) as i16);
+        }
+        let taps = &prototype(3).phases[1];
+        // The rule itself: one output, one tap after the other.
+        let expected: [f32; BLOCK] =
+            std::array::from_fn(|i| taps.iter().enumerate().fold(0.0, |sum: f32, (j, tap)| sum + tap * window[HISTORY + i - j]));
+        let of = |run: fn(&[f32; TAPS_PER_PHASE], &Window, &mut [f32; BLOCK])| {
+            let mut sums = [0.0; BLOCK];
+            run(taps, &window, &mut sums);
+            sums.map(f32::to_bits)
+        };
+        assert_eq!(of(convolve::<1>), expected.map(f32::to_bits));
+        assert_eq!(of(convolve::<40>), expected.map(f32::to_bits));
+        assert_eq!(of(convolve::<80>), expected.map(f32::to_bits));
+        assert_eq!(of(accumulate), expected.map(f32::to_bits));
+    }
+
+    #[test]
+    fn rounding_is_to_nearest_even_and_saturates() {
+        for (value, sample) in
+            [(0.5, 0), (1.5, 2), (-0.5, 0), (-1.5, -2), (2.5, 2), (32_767.4, 32_767), (1e9, 32_767), (-1e9, -32_768)]
+        {
+            assert_eq!(to_sample(value), sample, "{value}");
+        }
+        assert!((-40_000..40_000).all(|it| {
+            let value = it as f32 + 0.3;
+            to_sample(value) == value.round_ties_even() as i16
+        }));
+    }
+
+    #[test]
     fn impulse_responses_are_the_designed_ones() {
         close(&up(3, &impulse(160)), &[66, 361, 1168, 2787, 5316, 8396, 11108, 12209, 10711, 6550, 926, -4047]);
         close(&up(2, &impulse(160)), &[229, 1446, 4570, 9148, 12179, 9932, 2380, -4922, -5689, -208, 4401, 2729]);
