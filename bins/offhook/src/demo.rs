@@ -2,6 +2,7 @@
 //! is checked against what the simulators saw and what was stored.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan};
 use desk::{CallLimits, Language, PublicUrl, Route, Settings};
+use media::file::{Limits, Reader};
 use sim::{
     Behaviour, CallOutcome, Ear, ElevenLabs, Moment, Network, OpenAi, OutputFormat, Party, Speech, TelephoneNetwork, Timeline,
 };
@@ -518,9 +520,9 @@ fn check_record(judge: &mut Judge, record: &Record, outcome: Option<&CallOutcome
 
 /// What a listener recognises on the two channels.
 fn listen(path: &Path, speech: Speech) -> Result<(Vec<&'static str>, Vec<&'static str>)> {
-    let mut reader = hound::WavReader::open(path)?;
+    let mut reader = Reader::open(File::open(path)?, Limits::FILE)?;
     anyhow::ensure!(reader.spec().channels == 2, "it has {} channels", reader.spec().channels);
-    let samples: Vec<i16> = reader.samples().collect::<Result<_, _>>()?;
+    let samples = reader.read_all()?;
     let channel = |index: usize, known: &'static [sim::Utterance]| {
         let mut ear = Ear::new(known);
         let ulaw: Vec<u8> = samples.iter().skip(index).step_by(2).map(|it| sim::ulaw(*it)).collect();

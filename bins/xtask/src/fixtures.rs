@@ -8,11 +8,23 @@ use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
 /// Folders whose files are pinned by a `SHA256SUMS` beside them.
-const SETS: [&str; 5] = ["fixtures/speech", "fixtures/openai", "fixtures/elevenlabs", "fixtures/twilio", "crates/desk/phrases"];
+const SETS: [&str; 6] =
+    ["fixtures/speech", "fixtures/files", "fixtures/openai", "fixtures/elevenlabs", "fixtures/twilio", "crates/desk/phrases"];
+
+/// The kinds of file a customer may upload, with what makes each: options of ffmpeg between input and output.
+const FILES: [(&str, &[&str]); 7] = [
+    ("stereo-22k.mp3", &["-ar", "22050", "-ac", "2", "-b:a", "48k"]),
+    ("mono-44k.m4a", &["-ar", "44100", "-c:a", "aac", "-b:a", "48k"]),
+    ("mono-44k.aac", &["-ar", "44100", "-c:a", "aac", "-b:a", "48k", "-f", "adts"]),
+    ("stereo-48k-vorbis.ogg", &["-ar", "48000", "-ac", "2", "-c:a", "libvorbis", "-q:a", "0", "-page_duration", "200000"]),
+    ("mono-48k.opus", &["-ar", "48000", "-c:a", "libopus", "-b:a", "24k", "-page_duration", "200000"]),
+    ("alaw-8k.wav", &["-ar", "8000", "-c:a", "pcm_alaw"]),
+    ("24bit-16k.wav", &["-ar", "16000", "-c:a", "pcm_s24le"]),
+];
 
 /// Speaks every line of `fixtures/speech/utterances.txt` and writes the checksums anew.
 ///
-/// Needs the Debian packages `espeak-ng` and `sox`; nothing else in the repository does.
+/// Needs the Debian packages `espeak-ng`, `sox` and `ffmpeg`; the tests need none of them.
 pub(crate) fn make(root: &Path) -> Result<()> {
     for line in fs::read_to_string(root.join("fixtures/speech/utterances.txt"))?.lines() {
         if line.is_empty() || line.starts_with('#') {
@@ -24,6 +36,15 @@ pub(crate) fn make(root: &Path) -> Result<()> {
         };
         speak(root, language, role, name, text)?;
         println!("{language} {role} {name}");
+    }
+    let greeting = root.join("fixtures/speech/en/assistant-farewell.pcm24");
+    for (name, options) in FILES {
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "error", "-y", "-f", "s16le", "-ar", "24000", "-ac", "1", "-t", "1.5", "-i"]).arg(&greeting);
+        // Without versions and dates, so that the same input gives the same bytes.
+        ffmpeg.args(["-bitexact", "-map_metadata", "-1"]).args(options).arg(root.join("fixtures/files").join(name));
+        run(&mut ffmpeg)?;
+        println!("{name}");
     }
     for set in SETS {
         fs::write(root.join(set).join("SHA256SUMS"), sums(&root.join(set))?)?;
@@ -89,7 +110,7 @@ fn speak(root: &Path, language: &str, role: &str, name: &str, text: &str) -> Res
 
 fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("{program} is missing: `apt-get install espeak-ng sox`"))?;
+    let status = command.status().with_context(|| format!("{program} is missing: `apt-get install espeak-ng sox ffmpeg`"))?;
     ensure!(status.success(), "{program}: {status}");
     Ok(())
 }

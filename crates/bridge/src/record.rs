@@ -7,19 +7,17 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hound::{SampleFormat, WavSpec, WavWriter};
+use media::file::{Encoding, WavWriter};
 use media::g711::ulaw;
 use media::{Frame, SILENCE};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::limits;
-
-const SPEC: WavSpec = WavSpec { channels: 2, sample_rate: 8000, bits_per_sample: 16, sample_format: SampleFormat::Int };
 
 pub(crate) struct Recorder {
     /// At Twilio, not yet played.
@@ -87,25 +85,22 @@ impl Recorder {
 }
 
 async fn write(path: PathBuf, mut blocks: mpsc::Receiver<Vec<i16>>) -> Option<Duration> {
-    type Writer = WavWriter<BufWriter<File>>;
-    let failed = |error: hound::Error| tracing::error!(%error, "the recording cannot be written");
-    let mut writer: Option<Writer> = None;
+    let failed = |error: io::Error| tracing::error!(%error, "the recording cannot be written");
+    let mut writer: Option<WavWriter<File>> = None;
     let mut frames = 0_u64;
     while let Some(block) = blocks.recv().await {
         let (path, open) = (path.clone(), writer.take());
         frames += block.len() as u64 / 2;
-        let written = spawn_blocking(move || -> Result<Writer, hound::Error> {
+        let written = spawn_blocking(move || -> io::Result<WavWriter<File>> {
             let mut writer = match open {
                 Some(writer) => writer,
                 None => {
                     path.parent().map(std::fs::create_dir_all).transpose()?;
-                    WavWriter::create(&path, SPEC)?
+                    WavWriter::new(File::create(&path)?, Encoding::Pcm16, 2, 8000)?
                 }
             };
-            for sample in block {
-                writer.write_sample(sample)?;
-            }
-            writer.flush()?;
+            writer.write(&block)?;
+            writer.sync()?;
             Ok(writer)
         })
         .await;
@@ -119,8 +114,8 @@ async fn write(path: PathBuf, mut blocks: mpsc::Receiver<Vec<i16>>) -> Option<Du
         }
     }
     let writer = writer?;
-    match spawn_blocking(move || writer.finalize()).await {
-        Ok(Ok(())) => Some(Duration::from_micros(frames * 125)),
+    match spawn_blocking(move || writer.finish()).await {
+        Ok(Ok(_)) => Some(Duration::from_micros(frames * 125)),
         Ok(Err(error)) => {
             failed(error);
             None
@@ -131,6 +126,8 @@ async fn write(path: PathBuf, mut blocks: mpsc::Receiver<Vec<i16>>) -> Option<Du
 
 #[cfg(test)]
 mod tests {
+    use media::file::{Limits, Reader};
+
     use super::*;
 
     #[tokio::test]
@@ -150,7 +147,7 @@ mod tests {
         }
         let (written, length) = recorder.finish().await.unwrap();
         assert_eq!(length, Duration::from_millis(62 * 20));
-        let samples: Vec<i16> = hound::WavReader::open(written).unwrap().samples().map(Result::unwrap).collect();
+        let samples = Reader::open(File::open(written).unwrap(), Limits::FILE).unwrap().read_all().unwrap();
         let frame = |index: usize, channel: usize| samples[index * 320 + channel];
         let loud = ulaw::decode(0x20);
         assert_eq!([frame(0, 0), frame(0, 1)], [0, 0]);

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 mod detect;
+pub mod file;
 mod frame;
 pub mod g711;
 pub mod resample;
