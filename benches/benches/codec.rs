@@ -2,7 +2,8 @@
 
 use benches::voice;
 use criterion::{Criterion, criterion_group, criterion_main};
-use media::{Format, Rate, SpeechDetector, Transcoder};
+use media::detect::SpeechDetector;
+use media::{Format, Rate, Transcoder};
 
 fn codec(c: &mut Criterion) {
     let ulaw = voice();

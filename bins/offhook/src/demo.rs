@@ -16,7 +16,7 @@ use sim::{
     Behaviour, CallOutcome, Ear, ElevenLabs, Moment, Network, OpenAi, OutputFormat, Party, Speech, TelephoneNetwork, Timeline,
 };
 use store::{CallRow, Fact, Line, RecordingRow, Speaker, Store, TurnRow};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -224,7 +224,9 @@ impl Stage {
         });
         let outcomes = futures::future::join_all(ringing).await;
         self.server.bridge.idle().await;
-        self.server.ledger.journal().flush().await;
+        timeout(DELIVERY_MAX, self.server.ledger.journal().flush())
+            .await
+            .context("the database does not take the facts of the calls: set RUST_LOG=warn to see why")?;
         Ok(outcomes)
     }
 
@@ -234,6 +236,9 @@ impl Stage {
         self.server.shut_down(Duration::from_secs(1)).await;
     }
 }
+
+/// Longest wait for the database after the calls.
+const DELIVERY_MAX: Duration = Duration::from_secs(120);
 
 /// Plays the story and checks it.
 ///
@@ -561,6 +566,10 @@ fn describe(text: &mut String, record: &Record, folder: &Path) {
         row.jitter_us as f64 / 1000.0,
         row.longest_gap_ms
     );
+    if let (Some(speech), Some(noise)) = (row.speech_dbfs, row.noise_dbfs) {
+        let (snr, clipped) = (speech - noise, row.clipped_samples);
+        let _ = writeln!(text, "The caller's line: speech at {speech} dBFS, {snr} dB above the noise, {clipped} samples clipped");
+    }
     for recording in &record.recordings {
         let _ = writeln!(text, "Recording: {} ({:.1} s, two channels)", recording.location, recording.length_ms as f64 / 1000.0);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use call::{Counters, EndReason, Event};
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
+use media::detect::LineQuality;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -96,8 +97,12 @@ impl Bridge {
         if ran.is_err() {
             // The panic's own message is in the log; the caller goes on in a new stream.
             span.in_scope(|| tracing::error!("a bug of ours ended this call"));
-            let ended =
-                Event::Ended { reason: EndReason::InternalError, duration: Duration::ZERO, counters: Counters::default() };
+            let ended = Event::Ended {
+                reason: EndReason::InternalError,
+                duration: Duration::ZERO,
+                counters: Counters::default(),
+                line: LineQuality::default(),
+            };
             self.metrics.end(EndReason::InternalError);
             self.journal.record(fact(Fact::Call(ended)));
         }

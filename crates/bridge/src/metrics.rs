@@ -7,7 +7,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets, linear_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 /// Counters of all calls; cheap to clone.
@@ -28,6 +28,8 @@ pub struct Metrics {
     pub(crate) first_audio: Histogram,
     pub(crate) turn_latency: Family<PartLabels, Histogram>,
     pub(crate) tokens: Family<DirectionLabels, Counter<u64, AtomicU64>>,
+    /// Caller's speech over the noise of the line.
+    pub(crate) line_snr: Histogram,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +81,7 @@ impl Metrics {
             first_audio: felt(),
             turn_latency: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 1.6, 17))),
             tokens: Family::default(),
+            line_snr: Histogram::new(linear_buckets(5.0, 5.0, 10)),
         };
         let registry = registry.sub_registry_with_prefix("offhook");
         registry.register("calls_active", "Calls with a media stream", metrics.calls_active.clone());
@@ -115,6 +118,7 @@ impl Metrics {
             metrics.first_audio.clone(),
         );
         registry.register_with_unit("turn_latency", "Latency of a turn, by part", seconds, metrics.turn_latency.clone());
+        registry.register("line_snr_db", "Caller's speech over the noise of the line, by stream", metrics.line_snr.clone());
         registry.register("tokens", "Tokens billed by providers", metrics.tokens.clone());
         metrics
     }
@@ -141,8 +145,11 @@ impl Metrics {
                     self.turn_latency.get_or_create(&PartLabels { part }).observe(duration.as_secs_f64());
                 }
             }
-            Event::Ended { reason, counters, .. } => {
+            Event::Ended { reason, counters, line, .. } => {
                 self.end(*reason);
+                if let Some(snr) = line.snr_db() {
+                    self.line_snr.observe(snr.into());
+                }
                 self.tokens.get_or_create(&DirectionLabels { direction: "input" }).inc_by(counters.input_tokens);
                 self.tokens.get_or_create(&DirectionLabels { direction: "output" }).inc_by(counters.output_tokens);
             }

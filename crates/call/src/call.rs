@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use media::{Frame, SpeechDetector};
+use media::Frame;
+use media::detect::SpeechDetector;
 
 use crate::playback::{Order, Playback, Utterance};
 use crate::timers::Timers;
@@ -160,7 +161,7 @@ struct Turn {
 }
 
 /// One phone call as a value.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Call {
     config: CallConfig,
     phase: Phase,
@@ -328,10 +329,16 @@ impl Call {
             })));
             self.turn = None;
         }
-        actions.extend(orders.drain(..).map(|order| match order {
-            Order::Play(frame) => Action::PlayToCaller(frame),
-            Order::Mark(mark) => Action::MarkCaller(mark),
-        }));
+        let heard_in = (self.playback.handed_over_end(now) - now).as_millis() as u32;
+        for order in orders.drain(..) {
+            actions.push(match order {
+                Order::Play(frame) => {
+                    self.detector.played(frame.ulaw(), heard_in);
+                    Action::PlayToCaller(frame)
+                }
+                Order::Mark(mark) => Action::MarkCaller(mark),
+            });
+        }
         self.orders = orders;
         if let Phase::Ending { reason, farewell } = &self.phase
             && *farewell == Farewell::Enough
@@ -475,6 +482,7 @@ impl Call {
         }
         if self.playback.is_speaking() {
             actions.push(Action::ClearCaller);
+            self.detector.cleared();
             let (over, cleared) = self.playback.cut(now);
             for utterance in &over {
                 if let Some(item) = utterance.item.filter(|_| !utterance.complete) {
@@ -563,7 +571,12 @@ impl Call {
         record_utterances(over, actions);
         self.phase = Phase::Ended;
         self.timers = Timers::default();
-        actions.push(Action::Record(Event::Ended { reason, duration: now, counters: self.counters() }));
+        actions.push(Action::Record(Event::Ended {
+            reason,
+            duration: now,
+            counters: self.counters(),
+            line: self.detector.line(),
+        }));
         if self.assistant_alive {
             actions.push(Action::CloseAssistant);
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use media::detect::LineQuality;
+
 use crate::EndReason;
 
 /// One fact about a call. Words and keys are personal: `Debug` hides them.
@@ -26,7 +28,7 @@ pub enum Event {
     /// A turn's latency: caller's last speech to the assistant's first sound.
     Turn(Latency),
     /// The stream is over. Always the last event of an epoch.
-    Ended { reason: EndReason, duration: Duration, counters: Counters },
+    Ended { reason: EndReason, duration: Duration, counters: Counters, line: LineQuality },
 }
 
 impl Event {

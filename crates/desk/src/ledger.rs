@@ -193,7 +193,7 @@ fn fact(stream: u32, fact: bridge::Fact) -> Fact {
                 bridging_us: us(it.bridging),
                 playout_us: us(it.playout),
             },
-            Event::Ended { reason, duration, counters } => Fact::Ended {
+            Event::Ended { reason, duration, counters, line } => Fact::Ended {
                 stream,
                 reason: reason.name().into(),
                 blame: reason.blame().name().into(),
@@ -208,6 +208,9 @@ fn fact(stream: u32, fact: bridge::Fact) -> Fact {
                 interruptions: counters.interruptions,
                 input_tokens: counters.input_tokens,
                 output_tokens: counters.output_tokens,
+                speech_dbfs: line.speech_dbfs.map(|it| it.round() as i16),
+                noise_dbfs: line.noise_dbfs.map(|it| it.round() as i16),
+                clipped_samples: line.clipped,
             },
         },
     }

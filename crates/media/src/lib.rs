@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
-mod detect;
+pub mod detect;
 pub mod file;
 mod frame;
 pub mod g711;
@@ -9,7 +9,6 @@ pub mod resample;
 mod sniff;
 mod transcode;
 
-pub use detect::{Activity, SpeechDetector};
 pub use frame::{BYTES_PER_MS, FRAME_BYTES, FRAME_MS, Format, Frame, Rate, SILENCE};
 pub use sniff::{Encoding, Sniffer};
 pub use transcode::{Transcoder, Unsupported};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use media::{BYTES_PER_MS, Format, Frame, Rate, SpeechDetector, Transcoder};
+use media::detect::SpeechDetector;
+use media::{BYTES_PER_MS, Format, Frame, Rate, Transcoder};
 
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};

@@ -104,6 +104,13 @@ pub enum Fact {
         interruptions: u64,
         input_tokens: u64,
         output_tokens: u64,
+        /// How the caller's line sounded: dB below full scale of speech and of what lies between it.
+        #[serde(default)]
+        speech_dbfs: Option<i16>,
+        #[serde(default)]
+        noise_dbfs: Option<i16>,
+        #[serde(default)]
+        clipped_samples: u64,
     },
     Recorded {
         /// The epoch whose stream it was.

@@ -74,6 +74,11 @@ pub struct CallRow {
     /// Of the worst stream: how unevenly caller frames arrived, and the longest gap.
     pub jitter_us: u64,
     pub longest_gap_ms: u64,
+    /// Of the last stream in which anybody spoke: dB below full scale of the caller's speech and of what lies between it.
+    pub speech_dbfs: Option<i16>,
+    pub noise_dbfs: Option<i16>,
+    /// Caller samples at the end of the scale.
+    pub clipped_samples: u64,
 }
 
 /// A line of the transcript.
@@ -340,8 +345,13 @@ impl Scope<'_> {
 }
 
 fn migrator() -> Migrator {
-    let calls = SqlStr::from_static(include_str!("../migrations/0001_calls.sql"));
-    Migrator::with_migrations(vec![Migration::new(1, Cow::Borrowed("calls"), MigrationType::Simple, calls, false)])
+    let migration = |version, name: &'static str, sql: &'static str| {
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, SqlStr::from_static(sql), false)
+    };
+    Migrator::with_migrations(vec![
+        migration(1, "calls", include_str!("../migrations/0001_calls.sql")),
+        migration(2, "line_quality", include_str!("../migrations/0002_line_quality.sql")),
+    ])
 }
 
 fn call_row(row: &SqliteRow) -> Result<CallRow, sqlx::Error> {
@@ -369,6 +379,9 @@ fn call_row(row: &SqliteRow) -> Result<CallRow, sqlx::Error> {
         assistant_ms_dropped: count("assistant_ms_dropped")?,
         jitter_us: count("jitter_us")?,
         longest_gap_ms: count("longest_gap_ms")?,
+        speech_dbfs: row.try_get::<Option<i64>, _>("speech_dbfs")?.map(|it| it as i16),
+        noise_dbfs: row.try_get::<Option<i64>, _>("noise_dbfs")?.map(|it| it as i16),
+        clipped_samples: count("clipped_samples")?,
     })
 }
 
@@ -494,13 +507,18 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
             interruptions,
             input_tokens,
             output_tokens,
+            speech_dbfs,
+            noise_dbfs,
+            clipped_samples,
         } => sqlx::query(
             // A newer stream of the call is not ended by the late end of an older one.
             "UPDATE calls SET end_reason = CASE WHEN epoch <= $12 THEN $1 ELSE end_reason END,
                 end_blame = CASE WHEN epoch <= $12 THEN $2 ELSE end_blame END, frames_in = frames_in + $3, frames_in_dropped = frames_in_dropped + $4,
                 frames_out = frames_out + $5, assistant_ms_dropped = assistant_ms_dropped + $6, underruns = underruns + $7,
                 interruptions = interruptions + $8, input_tokens = input_tokens + $9, output_tokens = output_tokens + $10,
-                jitter_us = MAX(jitter_us, $13), longest_gap_ms = MAX(longest_gap_ms, $14) WHERE id = $11",
+                jitter_us = MAX(jitter_us, $13), longest_gap_ms = MAX(longest_gap_ms, $14),
+                speech_dbfs = COALESCE($15, speech_dbfs), noise_dbfs = COALESCE($16, noise_dbfs), clipped_samples = clipped_samples + $17
+                WHERE id = $11",
         )
         .bind(reason)
         .bind(blame)
@@ -515,7 +533,10 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
         .bind(&entry.call)
         .bind(i64::from(*stream))
         .bind(*jitter_us as i64)
-        .bind(*longest_gap_ms as i64),
+        .bind(*longest_gap_ms as i64)
+        .bind(speech_dbfs.map(i64::from))
+        .bind(noise_dbfs.map(i64::from))
+        .bind(*clipped_samples as i64),
         Fact::Recorded { stream, location, channels, length_ms } => sqlx::query(
             "INSERT INTO recordings (call, epoch, tenant, location, channels, length_ms) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (call, epoch) DO UPDATE SET length_ms = MAX(recordings.length_ms, excluded.length_ms)",
         )

@@ -164,12 +164,15 @@ impl Bench {
             ["bye"] => self.input(now, Input::AssistantEnded(EndReason::AssistantHungUp)),
             ["drain"] => self.input(now, Input::Drain),
             ["frame"] => self.input(now, Input::CallerAudio(Frame::SILENCE)),
-            ["voice"] => self.input(now, Input::CallerAudio(Frame::from_ulaw(&[0x20, 0xA0].repeat(80)))),
+            ["voice"] => self.input(now, Input::CallerAudio(Frame::from_ulaw(&VOICE[..160]))),
             ["until"] => self.advance(now),
             _ => panic!("unknown line: {line}"),
         }
     }
 }
+
+/// A vowel.
+const VOICE: &[u8] = include_bytes!("../../../../fixtures/speech/en/caller-book.ulaw").split_at(960).1;
 
 #[track_caller]
 fn check_with(config: CallConfig, timeline: &str, expected: &str) {
