@@ -20,7 +20,9 @@ const STEP_MS: u32 = 10;
 const QUIETEST_SPEECH_DBFS: f32 = -52.0;
 /// Speech stands this far above the noise floor.
 const ABOVE_FLOOR_DB: f32 = 9.0;
-/// The floor falls at once and rises this fast: 4 dB a second.
+/// A floor below this would change nothing, and only take longer to rise.
+const LOWEST_FLOOR_DBFS: f32 = QUIETEST_SPEECH_DBFS - ABOVE_FLOOR_DB;
+/// The floor falls at once and rises this fast: 4 dB a second. It begins where the line begins.
 const FLOOR_RISE_DB: f32 = 0.04;
 /// Voice must last this long before it counts: shorter bursts are clicks.
 const CONFIRM_MS: u32 = 60;
@@ -66,7 +68,7 @@ pub struct SpeechDetector {
     classifier: Classifier,
     step: [i16; STEP],
     filled: usize,
-    floor_dbfs: f32,
+    floor_dbfs: Option<f32>,
     /// Voice in a row, up to `CONFIRM_MS`.
     voiced_ms: u32,
     /// Time since the last voice, while in an utterance.
@@ -104,7 +106,7 @@ impl Default for SpeechDetector {
             classifier: Classifier(Vad::new_with_rate_and_mode(SampleRate::Rate8kHz, VadMode::VeryAggressive)),
             step: [0; STEP],
             filled: 0,
-            floor_dbfs: -60.0,
+            floor_dbfs: None,
             voiced_ms: 0,
             quiet_ms: None,
             level_dbfs: SILENT_DBFS,
@@ -165,9 +167,10 @@ impl SpeechDetector {
         self.level_dbfs = level.dbfs;
         self.clipped += u64::from(level.clipped);
         let classified = self.classifier.is_voice(&self.step);
-        let loud = level.dbfs > (self.floor_dbfs + ABOVE_FLOOR_DB).max(QUIETEST_SPEECH_DBFS);
+        let floor = self.floor_dbfs.unwrap_or(level.dbfs).max(LOWEST_FLOOR_DBFS);
+        let loud = level.dbfs > floor + ABOVE_FLOOR_DB;
         let echo_dbfs = self.played.front().map_or(SILENT_DBFS, |(loudest, _)| loudest - ECHO_LOSS_DB);
-        self.floor_dbfs = level.dbfs.min(self.floor_dbfs + FLOOR_RISE_DB);
+        self.floor_dbfs = Some(level.dbfs.min(floor + FLOOR_RISE_DB));
         let voiced = classified && loud && level.dbfs > echo_dbfs;
         self.voiced_ms = if voiced { (self.voiced_ms + STEP_MS).min(CONFIRM_MS) } else { 0 };
         self.quiet_ms = match self.quiet_ms {
