@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod detect;
+pub mod enhance;
 pub mod file;
 mod frame;
 pub mod g711;

@@ -122,9 +122,14 @@ impl Default for SpeechDetector {
 impl SpeechDetector {
     /// Judges the next piece of the caller's μ-law, of any length. Never allocates.
     pub fn push(&mut self, ulaw: &[u8]) -> Activity {
+        self.push_samples(ulaw.iter().map(|it| ulaw::decode(*it)))
+    }
+
+    /// Same for linear samples at 8 kHz.
+    pub fn push_samples(&mut self, samples: impl IntoIterator<Item = i16>) -> Activity {
         let mut speech = false;
-        for code in ulaw {
-            self.step[self.filled] = ulaw::decode(*code);
+        for sample in samples {
+            self.step[self.filled] = sample;
             self.filled += 1;
             if self.filled == STEP {
                 self.filled = 0;
