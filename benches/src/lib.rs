@@ -79,6 +79,7 @@ fn talking() -> Call {
         answer_timeout: Duration::from_secs(10),
         preroll_frames_max: 100,
         lead: Duration::from_millis(200),
+        fill_silence: false,
         backlog_max: Duration::from_secs(120),
         farewell_timeout: Duration::from_secs(4),
         media_timeout: Duration::from_secs(5),

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan};
+use anyhow::{Context as _, Result};
+use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan, SoundPlan};
 use desk::{CallLimits, Language, PublicUrl, Route, Settings};
+use media::enhance::Bed;
+use media::file::{Limits, Reader};
 use secrecy::SecretString;
 use toml::de::{DeTable, DeValue};
 use url::Url;
@@ -124,6 +128,25 @@ pub const SETTINGS: &[Setting] = &[
         "false",
         "The agent's security settings permit overriding first message and language",
     ),
+    setting(
+        "sound.noise_suppression",
+        "OFFHOOK_NOISE_SUPPRESSION",
+        "false",
+        "Takes noise out of what the assistant hears, 10.7 ms later; try it when callers are misunderstood",
+    ),
+    setting(
+        "sound.gain_control",
+        "OFFHOOK_GAIN_CONTROL",
+        "false",
+        "Brings quiet callers up and loud ones down before the assistant hears them",
+    ),
+    setting(
+        "sound.ambience",
+        "OFFHOOK_AMBIENCE",
+        "",
+        "An audio file (WAV, MP3, M4A, Ogg) that callers hear softly all the time; answers then begin up to 40 ms later",
+    ),
+    setting("sound.ambience_dbfs", "OFFHOOK_AMBIENCE_DBFS", "-45", "How loud that is, -70 to -25 dB below full scale"),
     setting("limits.max_call_duration", "MAX_CALL_DURATION", "600", "Longest call in seconds, 30 to 14400"),
     setting("limits.lead_ms", "OFFHOOK_LEAD_MS", "200", "Audio kept at Twilio ahead of the ear, 40 to 1000"),
     setting(
@@ -188,8 +211,8 @@ struct Found {
 ///
 /// # Errors
 /// [`Problems`] names every wrong key with its place, its value (secrets hidden), what was expected and what to do.
-pub fn load(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> Result<Config, Problems> {
-    let mut reader = Reader { found: BTreeMap::new(), numbers: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
+pub fn load(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> std::result::Result<Config, Problems> {
+    let mut reader = Source { found: BTreeMap::new(), numbers: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
     if let Some((name, text)) = file {
         reader.read_file(name, text);
     }
@@ -202,7 +225,15 @@ pub fn load(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> Resul
     }
 }
 
-struct Reader {
+/// Reads the background sound of calls: the first channel of a file of at most 15 minutes.
+fn bed(file: &Path, dbfs: f32) -> Result<Bed> {
+    let mut reader = Reader::open(File::open(file).context("it cannot be opened")?, Limits::UPLOAD)?;
+    let spec = reader.spec();
+    let samples: Vec<i16> = reader.read_all()?.into_iter().step_by(spec.channels.into()).collect();
+    Ok(Bed::new(&samples, spec.rate, dbfs)?)
+}
+
+struct Source {
     found: BTreeMap<&'static str, Found>,
     numbers: Vec<(String, BTreeMap<String, String>)>,
     problems: Vec<Problem>,
@@ -212,7 +243,7 @@ struct Reader {
 /// Keys of a `[[numbers]]` entry.
 const NUMBER_KEYS: [&str; 6] = ["number", "tenant", "provider", "language", "instructions", "agent_id"];
 
-impl Reader {
+impl Source {
     fn problem(&mut self, place: impl Into<String>, problem: impl Into<String>) {
         self.problems.push(Problem { place: place.into(), problem: problem.into() });
     }
@@ -411,6 +442,7 @@ impl Reader {
         });
         self.parse("limits.audio_chunk_size", "160: a telephone frame has 20 ms", |it| (it == "160").then_some(()));
         let recording = self.flag("assistant.recording");
+        let sound = self.sound();
         let (routes, fallback) = self.routes();
         Some(Config {
             listen: listen?,
@@ -431,12 +463,30 @@ impl Reader {
                     answer_timeout: Duration::from_secs(10),
                     media_timeout: Duration::from_secs(5),
                 },
+                sound: sound?,
                 recordings: recording?.then(|| data_dir.join("recordings")),
                 time_zone: time_zone?,
             },
             data_dir,
             warnings: std::mem::take(&mut self.warnings),
         })
+    }
+
+    fn sound(&mut self) -> Option<SoundPlan> {
+        let noise_suppression = self.flag("sound.noise_suppression");
+        let gain_control = self.flag("sound.gain_control");
+        let dbfs = self.parse("sound.ambience_dbfs", "a number from -70 to -25", |it| {
+            it.parse::<f32>().ok().filter(|it| (-70.0..=-25.0).contains(it))
+        });
+        let file = self.find("sound.ambience");
+        let ambience = if file.value.is_empty() {
+            None
+        } else {
+            let bed = bed(Path::new(&file.value), dbfs?);
+            let told = bed.map_err(|error| self.problem(file.place, format!("`{}` is not usable: {error:#}", file.value)));
+            Some(Arc::new(told.ok()?))
+        };
+        Some(SoundPlan { noise_suppression: noise_suppression?, gain_control: gain_control?, ambience })
     }
 
     fn routes(&mut self) -> (BTreeMap<String, Route>, Option<Route>) {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan};
+use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan, SoundPlan};
 use desk::{CallLimits, Language, PublicUrl, Route, Settings};
 use media::file::{Limits, Reader};
 use sim::{
@@ -51,6 +51,7 @@ pub struct Options {
     pub calls_max: usize,
     /// Path under which the server is known, such as `/voiceclone`; empty for the root.
     pub prefix: String,
+    pub sound: SoundPlan,
     /// In-memory for virtual time.
     pub network: Network,
     /// The clock is paused: see [`Store::open_for_simulation`].
@@ -176,6 +177,7 @@ impl Stage {
                 answer_timeout: Duration::from_secs(10),
                 media_timeout: Duration::from_secs(5),
             },
+            sound: options.sound.clone(),
             recordings: Some(options.folder.join("recordings")),
             time_zone: jiff::tz::TimeZone::UTC,
         };

@@ -2,5 +2,6 @@
 //! tests can run it.
 
 pub mod config;
+pub mod convert;
 pub mod demo;
 pub mod server;

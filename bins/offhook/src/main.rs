@@ -10,6 +10,7 @@ use axum::serve::ListenerExt as _;
 use bridge::net::Internet;
 use clap::{Parser, Subcommand};
 use offhook::config::{self, Config};
+use offhook::convert::Convert;
 use offhook::demo::{self, Format, Options, Provider};
 use offhook::server::{Parts, Server};
 use store::Store;
@@ -48,6 +49,8 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Convert audio: files of any kind, or samples from stdin to stdout as a call converts them
+    Convert(Convert),
     /// List every setting
     Settings,
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
             Command::Demo { assistant, format, language, calls, keep } => {
                 show(assistant, format, language, calls.max(1), keep).await
             }
+            Command::Convert(convert) => convert.run().map(|()| ExitCode::SUCCESS),
             Command::Settings => {
                 print!("{}", config::table());
                 Ok(ExitCode::SUCCESS)
@@ -164,6 +168,7 @@ async fn show(provider: Provider, format: Format, language: String, calls: usize
         calls_max: calls + 10,
         prefix: String::new(),
         network: sim::Network::Loopback,
+        sound: bridge::SoundPlan::default(),
         virtual_time: false,
         print: true,
         folder: folder.clone(),

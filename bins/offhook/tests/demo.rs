@@ -1,42 +1,46 @@
 //! The whole story in virtual time: every provider, format and language, in memory, in a second or two.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bridge::SoundPlan;
+use media::enhance::Bed;
 use offhook::demo::{self, Format, Options, Provider};
 use sim::{Behaviour, Network};
 
-fn play(provider: Provider, format: Format, language: &str, calls: usize) {
-    play_under("", provider, format, language, calls);
+fn options(provider: Provider, format: Format, language: &str, calls: usize) -> Options {
+    Options {
+        provider,
+        format,
+        language: language.into(),
+        calls,
+        calls_max: calls + 10,
+        prefix: String::new(),
+        sound: SoundPlan::default(),
+        network: Network::memory(),
+        virtual_time: true,
+        print: std::env::var_os("SHOW_TIMELINE").is_some(),
+        folder: PathBuf::new(),
+    }
 }
 
-fn play_under(prefix: &str, provider: Provider, format: Format, language: &str, calls: usize) {
-    let (failures, text) = failures(prefix, provider, format, language, calls, |_| ());
-    assert!(failures.is_empty(), "{provider:?} {format:?} {language}:\n{}\n{text}", failures.join("\n"));
+fn play(provider: Provider, format: Format, language: &str, calls: usize) {
+    play_with(options(provider, format, language, calls));
+}
+
+fn play_with(options: Options) {
+    let name = format!("{:?} {:?} {} {:?}", options.provider, options.format, options.language, options.sound);
+    let (failures, text) = failures(options, |_| ());
+    assert!(failures.is_empty(), "{name}:\n{}\n{text}", failures.join("\n"));
 }
 
 /// The steps that did not happen as they should, and the report.
-fn failures(
-    prefix: &str,
-    provider: Provider,
-    format: Format,
-    language: &str,
-    calls: usize,
-    change: impl FnOnce(&mut Behaviour),
-) -> (Vec<String>, String) {
+fn failures(options: Options, change: impl FnOnce(&mut Behaviour)) -> (Vec<String>, String) {
     let folder = tempfile::tempdir().unwrap();
+    let options = Options { folder: folder.path().to_owned(), ..options };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         tokio::time::pause();
-        let options = Options {
-            provider,
-            format,
-            language: language.into(),
-            calls,
-            calls_max: calls + 10,
-            prefix: prefix.into(),
-            network: Network::memory(),
-            virtual_time: true,
-            print: std::env::var_os("SHOW_TIMELINE").is_some(),
-            folder: folder.path().to_owned(),
-        };
         let (report, stage) = demo::run_with(&options, change).await.unwrap();
         let failures = report.failures().iter().map(|it| format!("{}: {}", it.step, it.found.clone().unwrap_err())).collect();
         stage.strike().await;
@@ -82,13 +86,34 @@ fn ten_calls_at_a_time() {
 
 #[test]
 fn under_a_path_prefix() {
-    play_under("/voiceclone", Provider::Openai, Format::Ulaw, "en", 1);
+    play_with(Options { prefix: "/voiceclone".into(), ..options(Provider::Openai, Format::Ulaw, "en", 1) });
+}
+
+#[test]
+fn with_every_enhancement() {
+    let mut noise = 1_u32;
+    let room: Vec<i16> = (0..40_000)
+        .map(|_| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (noise >> 20) as i16 - 2048
+        })
+        .collect();
+    let ambience = Some(Arc::new(Bed::new(&room, 8000, -50.0).unwrap()));
+    // The simulated listeners compare loudness over time: suppression and gain control together are too much for them.
+    for sound in [
+        SoundPlan { noise_suppression: true, gain_control: false, ambience: ambience.clone() },
+        SoundPlan { noise_suppression: false, gain_control: true, ambience },
+    ] {
+        for (provider, format) in [(Provider::Openai, Format::Pcm16), (Provider::Elevenlabs, Format::Ulaw)] {
+            play_with(Options { sound: sound.clone(), ..options(provider, format, "en", 1) });
+        }
+    }
 }
 
 #[test]
 fn a_step_that_does_not_happen_is_named() {
     let forgetful = |it: &mut Behaviour| it.script = "start: say greeting\nhear ask-hours: say hours".parse().unwrap();
-    let (failures, _) = failures("", Provider::Openai, Format::Ulaw, "en", 1, forgetful);
+    let (failures, _) = failures(options(Provider::Openai, Format::Ulaw, "en", 1), forgetful);
     for step in ["caller hears the new answer to its end", "assistant calls end_call", "nobody complains", "record: completed"] {
         assert!(failures.iter().any(|it| it.starts_with(step)), "{step} is not among\n{}", failures.join("\n"));
     }

@@ -40,6 +40,7 @@ fn at_the_door_under<F: Future<Output = Door>>(prefix: &str, story: impl FnOnce(
             calls_max: 10,
             prefix: prefix.into(),
             network: net.clone(),
+            sound: bridge::SoundPlan::default(),
             virtual_time: true,
             print: false,
             folder: folder.path().to_owned(),

@@ -28,6 +28,7 @@ fn memory_is_flat_over_hundreds_of_calls() {
             calls_max: CALLS,
             prefix: String::new(),
             network: Network::memory(),
+            sound: bridge::SoundPlan::default(),
             virtual_time: true,
             print: false,
             folder: folder.path().to_owned(),

@@ -49,6 +49,7 @@ fn options(folder: &tempfile::TempDir, provider: Provider) -> Options {
         calls_max: 10,
         prefix: String::new(),
         network: Network::memory(),
+        sound: bridge::SoundPlan::default(),
         virtual_time: true,
         print: false,
         folder: folder.path().to_owned(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use call::{Action, EndReason, Input};
+use media::enhance::Chain;
 use media::{Encoding, Format, Frame, Rate, Sniffer, Transcoder};
 use tokio_tungstenite::WebSocketStream;
 
@@ -67,20 +68,23 @@ pub(crate) enum UplinkControl {
     Format(Format),
 }
 
-/// Converts caller frames to the provider's format and prints them.
+/// Enhances caller frames where that is wanted, converts them to the provider's format and prints them.
 pub(crate) struct UplinkPrinter {
+    chain: Chain,
+    pcm: Vec<u8>,
     transcoder: Transcoder,
     converted: Vec<u8>,
     print: fn(&mut String, &[u8]),
 }
 
 impl UplinkPrinter {
-    pub(crate) fn new(plan: &AssistantPlan) -> Self {
+    pub(crate) fn new(plan: &AssistantPlan, chain: Chain) -> Self {
         let print = match plan {
             AssistantPlan::OpenAi(_) => wire::openai::print_append,
             AssistantPlan::ElevenLabs(_) => wire::elevenlabs::print_user_audio,
         };
-        Self { transcoder: passthrough(), converted: Vec::with_capacity(960), print }
+        let transcoder = uplink_transcoder(&chain, Format::Ulaw8k);
+        Self { chain, pcm: Vec::new(), transcoder, converted: Vec::with_capacity(960), print }
     }
 }
 
@@ -91,11 +95,17 @@ impl Printer for UplinkPrinter {
     fn media(&mut self, frame: Frame, out: &mut String) -> bool {
         if self.transcoder.is_passthrough() {
             (self.print)(out, frame.ulaw());
-        } else {
-            self.converted.clear();
-            self.transcoder.push(frame.ulaw(), &mut self.converted);
-            (self.print)(out, &self.converted);
+            return true;
         }
+        self.converted.clear();
+        if self.chain.is_empty() {
+            self.transcoder.push(frame.ulaw(), &mut self.converted);
+        } else {
+            self.pcm.clear();
+            self.pcm.extend(self.chain.process(&frame).iter().flat_map(|it| it.to_le_bytes()));
+            self.transcoder.push(&self.pcm, &mut self.converted);
+        }
+        (self.print)(out, &self.converted);
         true
     }
 
@@ -106,11 +116,19 @@ impl Printer for UplinkPrinter {
                 true
             }
             UplinkControl::Format(format) => {
-                self.transcoder = Transcoder::new(Format::Ulaw8k, format).expect("one side is μ-law");
+                self.transcoder = uplink_transcoder(&self.chain, format);
+                let arrow = if self.chain.is_empty() { "" } else { " → " };
+                tracing::debug!(path = %format_args!("{}{arrow}{}", self.chain, self.transcoder), "caller to assistant");
                 false
             }
         }
     }
+}
+
+/// From what leaves the chain to what the provider takes. An empty chain leaves μ-law as it is.
+fn uplink_transcoder(chain: &Chain, to: Format) -> Transcoder {
+    let from = if chain.is_empty() { Format::Ulaw8k } else { Format::Pcm16(Rate::Hz8000) };
+    Transcoder::new(from, to).expect("one side is at 8 kHz")
 }
 
 fn passthrough() -> Transcoder {

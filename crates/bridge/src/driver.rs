@@ -8,6 +8,8 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::SplitStream;
 use media::Frame;
+use media::enhance::Chain;
+use media::g711::ulaw;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -46,6 +48,8 @@ pub(crate) struct Driver<S> {
     assistant_faults: u32,
     audio: Vec<u8>,
     played: bool,
+    /// What the caller hears goes through this.
+    downlink: Chain,
 }
 
 /// The assistant's side of the call.
@@ -135,6 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
             assistant_faults: 0,
             audio: Vec::with_capacity(256),
             played: false,
+            downlink: plan.sound.downlink(),
             bridge,
             plan,
             seat,
@@ -242,7 +247,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         match event {
             FromAssistant::Dialled(Ok(socket)) => {
                 let (sink, read) = (*socket).split();
-                let (outbox, task) = writer(UplinkPrinter::new(&self.plan.assistant), sink, limits::ASSISTANT_RING);
+                let (outbox, task) =
+                    writer(UplinkPrinter::new(&self.plan.assistant, self.plan.sound.uplink()), sink, limits::ASSISTANT_RING);
                 self.writers.spawn(task);
                 let opened = self.mapper.opened(&outbox);
                 self.assistant = Assistant::Connected { read, outbox };
@@ -355,10 +361,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
                 }
             }
             Action::PlayToCaller(frame) => {
-                if !std::mem::replace(&mut self.played, true) {
+                // Silence that only carries a background sound is no first audio.
+                if frame != Frame::SILENCE && !std::mem::replace(&mut self.played, true) {
                     self.bridge.metrics.first_audio.observe(self.now().as_secs_f64());
                 }
                 self.bridge.metrics.played_frames.inc();
+                let frame = self.enhanced(frame);
                 if let Some(recorder) = &mut self.recorder {
                     recorder.play(&frame);
                 }
@@ -392,6 +400,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
             }
         }
         Ok(())
+    }
+
+    fn enhanced(&mut self, frame: Frame) -> Frame {
+        if self.downlink.is_empty() {
+            return frame;
+        }
+        let codes = self.downlink.process(&frame).map(ulaw::encode);
+        Frame::from_ulaw(&codes)
     }
 
     fn record(&mut self, event: Event) {

@@ -19,7 +19,7 @@ pub use directory::{Directory, Refusal, StreamToken};
 pub use metrics::Metrics;
 pub use net::Connect;
 pub use plan::{
-    AssistantPlan, CallFact, CallId, CallPlan, ElevenLabsPlan, Fact, HistoryItem, Journal, OpenAiPlan, ToolDefinition,
+    AssistantPlan, CallFact, CallId, CallPlan, ElevenLabsPlan, Fact, HistoryItem, Journal, OpenAiPlan, SoundPlan, ToolDefinition,
     ToolRequest, Tools,
 };
 pub use twilio::CALL_PARAMETER;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use call::{CallConfig, EndReason, Event};
 use futures::future::BoxFuture;
+use media::enhance::{Ambience, Bed, Chain, GainControl, NoiseSuppression};
 use secrecy::SecretString;
 use url::Url;
 
@@ -34,8 +35,39 @@ pub struct CallPlan {
     pub config: CallConfig,
     /// What was said in earlier epochs, oldest first.
     pub history: Vec<HistoryItem>,
+    pub sound: SoundPlan,
     /// Where the two-channel recording goes; `None` records nothing.
     pub recording: Option<PathBuf>,
+}
+
+/// What is done to the audio of a call. By default nothing.
+#[derive(Clone, Debug, Default)]
+pub struct SoundPlan {
+    /// The assistant hears the caller without noise, 10.7 ms later.
+    pub noise_suppression: bool,
+    /// The assistant hears quiet callers louder and loud ones quieter.
+    pub gain_control: bool,
+    /// The caller hears this under everything.
+    pub ambience: Option<Arc<Bed>>,
+}
+
+impl SoundPlan {
+    /// What caller audio goes through on its way to the assistant.
+    pub(crate) fn uplink(&self) -> Chain {
+        let mut chain = Chain::default();
+        if self.noise_suppression {
+            chain = chain.with(NoiseSuppression::default());
+        }
+        if self.gain_control {
+            chain = chain.with(GainControl::default());
+        }
+        chain
+    }
+
+    /// What assistant audio goes through on its way to the caller.
+    pub(crate) fn downlink(&self) -> Chain {
+        self.ambience.clone().map_or_else(Chain::default, |bed| Chain::default().with(Ambience::new(bed)))
+    }
 }
 
 /// Which provider answers, and how.

@@ -72,6 +72,7 @@ fn plan(call: &str) -> CallPlan {
             answer_timeout: 60 * second,
             preroll_frames_max: 10,
             lead: second,
+            fill_silence: false,
             backlog_max: second,
             farewell_timeout: second,
             media_timeout: 60 * second,
@@ -83,6 +84,7 @@ fn plan(call: &str) -> CallPlan {
             opening: Prompt::Greeting,
         },
         history: Vec::new(),
+        sound: bridge::SoundPlan::default(),
         recording: Option::None,
     }
 }

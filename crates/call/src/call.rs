@@ -21,6 +21,8 @@ pub struct CallConfig {
     pub preroll_frames_max: usize,
     /// Audio kept at Twilio ahead of the ear: enough to hide scheduling, little enough to make `clear` cheap.
     pub lead: Duration,
+    /// Silence is played between utterances, to carry a background sound; otherwise nothing is.
+    pub fill_silence: bool,
     /// Assistant audio kept here; what comes on top is dropped and counted.
     pub backlog_max: Duration,
     /// Longest wait for a farewell to begin, and for its last mark after its expected end.
@@ -204,7 +206,7 @@ impl Call {
         timers.set(Timer::Answer, Some(config.answer_timeout));
         timers.set(Timer::Media, Some(config.media_timeout));
         timers.set(Timer::Duration, Some(config.duration_max));
-        let mut playback = Playback::new(config.lead, config.backlog_max);
+        let mut playback = Playback::new(config.lead, config.backlog_max, config.fill_silence);
         if let Some(phrase) = &config.phrase {
             playback.push(None, phrase);
             playback.finish(None);

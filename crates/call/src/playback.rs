@@ -29,6 +29,9 @@ pub struct Mark {
 /// Frames between two marks: 200 ms. Denser marks have caused delays at Twilio, sparser ones blur the position.
 const FRAMES_PER_MARK: u64 = 10;
 
+/// Silence kept at Twilio between utterances, if any is: an utterance begins so much later.
+const SILENCE_LEAD: u64 = 40 * BYTES_PER_MS as u64;
+
 /// What a step of playing asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Order {
@@ -74,6 +77,8 @@ struct Segment {
 pub(crate) struct Playback {
     lead: u64,
     backlog_max: u64,
+    /// Silence is played between utterances.
+    fill_silence: bool,
     generation: u32,
     marks_made: u32,
     /// Bytes handed to Twilio over the whole call.
@@ -95,10 +100,11 @@ fn time(bytes: u64) -> Duration {
 }
 
 impl Playback {
-    pub(crate) fn new(lead: Duration, backlog_max: Duration) -> Self {
+    pub(crate) fn new(lead: Duration, backlog_max: Duration, fill_silence: bool) -> Self {
         Self {
             lead: bytes(lead).max(FRAME_BYTES as u64),
             backlog_max: bytes(backlog_max),
+            fill_silence,
             generation: 0,
             marks_made: 0,
             sent: 0,
@@ -228,7 +234,24 @@ impl Playback {
                 orders.push(mark);
             }
         }
+        while self.is_filling() && self.sent - self.head(now) < SILENCE_LEAD {
+            if self.head(now) == self.sent {
+                self.base = (self.sent, now);
+            }
+            orders.push(Order::Play(Frame::SILENCE));
+            self.sent += FRAME_BYTES as u64;
+            self.frames += 1;
+            if (self.sent / FRAME_BYTES as u64).is_multiple_of(FRAMES_PER_MARK) {
+                let mark = self.mark();
+                orders.push(mark);
+            }
+        }
         silent
+    }
+
+    /// Whether silence is due: never inside an utterance, whose frames must stay together.
+    fn is_filling(&self) -> bool {
+        self.fill_silence && self.segments.iter().all(|it| it.closed)
     }
 
     /// Puts the terminal mark behind a segment of which everything was handed over; its echo proves that all was heard.
@@ -273,7 +296,8 @@ impl Playback {
     /// When [`pump`](Self::pump) should be called again: when half of the lead has been played.
     pub(crate) fn next_pump(&self) -> Option<Duration> {
         let waiting = self.segments.iter().any(|it| it.waiting.len() >= FRAME_BYTES || (it.whole && !it.waiting.is_empty()));
-        waiting.then(|| self.base.1 + time((self.sent - self.base.0).saturating_sub(self.lead / 2)))
+        let lead = if waiting { self.lead } else { SILENCE_LEAD };
+        (waiting || self.is_filling()).then(|| self.base.1 + time((self.sent - self.base.0).saturating_sub(lead / 2)))
     }
 
     /// Throws away everything not yet heard. Returns the utterances with what was heard of each, and how much Twilio held.

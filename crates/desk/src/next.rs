@@ -466,6 +466,7 @@ impl Desk {
             answer_timeout: limits.answer_timeout,
             preroll_frames_max: bridge::limits::PREROLL_FRAMES,
             lead: limits.lead,
+            fill_silence: self.settings.sound.ambience.is_some(),
             backlog_max: Duration::from_secs(120),
             farewell_timeout: Duration::from_secs(4),
             media_timeout: limits.media_timeout,
@@ -485,6 +486,7 @@ impl Desk {
             assistant: route.assistant.clone(),
             config,
             history: resumed.unwrap_or_default(),
+            sound: self.settings.sound.clone(),
             recording: self.settings.recordings.as_ref().map(|it| it.join(&*route.tenant).join(format!("{call}-{epoch}.wav"))),
         }
     }

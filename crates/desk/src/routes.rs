@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bridge::{AssistantPlan, CallId};
+use bridge::{AssistantPlan, CallId, SoundPlan};
 use url::Url;
 
 use crate::phrases::Language;
@@ -103,6 +103,8 @@ pub struct Settings {
     /// For numbers not named.
     pub fallback: Option<Route>,
     pub limits: CallLimits,
+    /// What is done to the audio of every call.
+    pub sound: SoundPlan,
     /// Folder for recordings; `None` records nothing.
     pub recordings: Option<PathBuf>,
     pub time_zone: jiff::tz::TimeZone,

@@ -8,6 +8,7 @@ fn config() -> CallConfig {
         answer_timeout: Duration::from_secs(10),
         preroll_frames_max: 5,
         lead: Duration::from_millis(200),
+        fill_silence: false,
         backlog_max: Duration::from_secs(120),
         farewell_timeout: Duration::from_secs(4),
         media_timeout: Duration::from_secs(3600),
@@ -653,6 +654,27 @@ fn our_own_phrase_plays_at_once_and_is_no_part_of_the_conversation() {
          50 ask Continuation
          50 send
          60 play 40ms",
+    );
+}
+
+#[test]
+fn silence_between_utterances_carries_a_background() {
+    check_with(
+        CallConfig { fill_silence: true, ..config() },
+        "0 frame
+         10 ready
+         60 says r1 i1 40ms
+         60 whole r1 i1
+         120 until",
+        "0 play 40ms
+         10 record assistant_ready
+         10 ask Greeting
+         10 send
+         10 play 20ms
+         40 play 20ms
+         60 play 20ms
+         60 play 40ms
+         120 play 20ms",
     );
 }
 
