@@ -2,6 +2,8 @@
 
 mod ci;
 mod fixtures;
+mod fuzz;
+mod quality;
 #[cfg(test)]
 mod tidy;
 
@@ -24,12 +26,34 @@ enum Task {
     Ci,
     /// Make the speech fixtures (needs espeak-ng and sox) and all checksums anew
     Fixtures,
+    /// Every fuzz target for some seconds (needs cargo-fuzz and g++)
+    Fuzz {
+        /// Seconds for each target
+        #[arg(default_value_t = 10)]
+        seconds: u32,
+        /// Only this target
+        #[arg(long)]
+        target: Option<String>,
+    },
+    /// Measurements that need more than Rust
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Speech quality after conversion, into docs/sound-quality.md (needs python3 and espeak-ng; some minutes)
+    Quality,
 }
 
 fn main() -> Result<ExitCode> {
     let root = root();
     match Arguments::parse().command {
         Task::Ci => ci::run(root),
+        Task::Fuzz { seconds, target } => fuzz::run(root, seconds, target.as_deref()),
+        Task::Bench { what: Bench::Quality } => quality::run(root),
         Task::Fixtures => fixtures::make(root).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -10,7 +10,7 @@ pub trait Stage: Send + fmt::Debug {
     fn name(&self) -> &'static str;
     /// How much later audio comes out, in milliseconds.
     fn delay_ms(&self) -> f32;
-    /// Processor time for 20 ms in microseconds: what `cargo bench --bench codec` showed on the machine of `docs/sound.md`.
+    /// Processor time for 20 ms in microseconds: what `cargo bench --bench stages` showed on the machine of `docs/sound.md`.
     fn cost_us(&self) -> f32;
     /// Changes 20 ms.
     fn process(&mut self, samples: &mut Samples);
