@@ -507,8 +507,9 @@ fn check_record(judge: &mut Judge, record: &Record, outcome: Option<&CallOutcome
     judge.check("record: no caller frame is missing or dropped", whole, || {
         format!("{} sent, {} came in, {} dropped", outcome.frames_sent, row.frames_in, row.frames_in_dropped)
     });
-    judge.check("record: a recording of the call", record.recordings.len() == 1, || {
-        format!("{} recordings", record.recordings.len())
+    let complete = record.recordings.iter().filter(|it| it.sha256.is_some()).count();
+    judge.check("record: a recording of the call", record.recordings.len() == 1 && complete == 1, || {
+        format!("{} recordings, {complete} with a checksum", record.recordings.len())
     });
     for recording in &record.recordings {
         match listen(Path::new(&recording.location), speech) {

@@ -25,7 +25,7 @@ use crate::limits;
 use crate::metrics::{DropLabels, PeerLabels};
 use crate::net::{BoxIo, DialError};
 use crate::plan::{AssistantPlan, CallFact, CallPlan, Fact, ToolRequest};
-use crate::record::Recorder;
+use crate::record::{Recorder, Recording};
 use crate::twilio::{Clear, Media, TwilioPrinter, parse_mark};
 use crate::writer::{Outbox, Printer, Stalled, writer};
 
@@ -151,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         tracing::info!("the stream has started");
         if let Some(path) = self.plan.recording.clone() {
             // Told at once: after a crash the file is there, and somebody must know of it.
-            self.bridge.journal.record(self.fact(Fact::Recorded { path, length: Duration::ZERO }));
+            self.bridge.journal.record(self.fact(Fact::Recorded { path, length: Duration::ZERO, sha256: None }));
         }
         self.input(Input::Tick);
         let timer = sleep_until(self.started);
@@ -449,9 +449,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         };
         let _ = timeout(limits::CLOSE_TIMEOUT, closing).await;
         if let Some(recorder) = self.recorder.take()
-            && let Some((path, length)) = recorder.finish().await
+            && let Some(Recording { path, length, sha256 }) = recorder.finish().await
         {
-            self.bridge.journal.record(self.fact(Fact::Recorded { path, length }));
+            self.bridge.journal.record(self.fact(Fact::Recorded { path, length, sha256: Some(sha256) }));
         }
     }
 }

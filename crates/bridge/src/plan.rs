@@ -156,6 +156,8 @@ pub enum Fact {
     Recorded {
         path: PathBuf,
         length: Duration,
+        /// SHA-256 of the complete file.
+        sha256: Option<[u8; 32]>,
     },
 }
 

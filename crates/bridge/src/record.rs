@@ -7,17 +7,26 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use media::file::{Encoding, WavWriter};
 use media::g711::ulaw;
 use media::{Frame, SILENCE};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::limits;
+
+/// A complete recording.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    pub(crate) path: PathBuf,
+    pub(crate) length: Duration,
+    pub(crate) sha256: [u8; 32],
+}
 
 pub(crate) struct Recorder {
     /// At Twilio, not yet played.
@@ -25,7 +34,7 @@ pub(crate) struct Recorder {
     /// Interleaved caller and assistant samples.
     block: Vec<i16>,
     blocks: mpsc::Sender<Vec<i16>>,
-    file: JoinHandle<Option<Duration>>,
+    file: JoinHandle<Option<(Duration, [u8; 32])>>,
     path: PathBuf,
     blocks_dropped: u64,
 }
@@ -70,8 +79,8 @@ impl Recorder {
         }
     }
 
-    /// Writes the rest; returns the file and its length, or `None` when there is no file.
-    pub(crate) async fn finish(mut self) -> Option<(PathBuf, Duration)> {
+    /// Writes the rest; `None` when there is no file.
+    pub(crate) async fn finish(mut self) -> Option<Recording> {
         if !self.block.is_empty() {
             self.hand_over();
         }
@@ -79,12 +88,12 @@ impl Recorder {
             tracing::warn!(blocks = self.blocks_dropped, "the disk did not keep up: the recording lacks some seconds");
         }
         drop(self.blocks);
-        let length = self.file.await.ok().flatten()?;
-        Some((self.path, length))
+        let (length, sha256) = self.file.await.ok().flatten()?;
+        Some(Recording { path: self.path, length, sha256 })
     }
 }
 
-async fn write(path: PathBuf, mut blocks: mpsc::Receiver<Vec<i16>>) -> Option<Duration> {
+async fn write(path: PathBuf, mut blocks: mpsc::Receiver<Vec<i16>>) -> Option<(Duration, [u8; 32])> {
     let failed = |error: io::Error| tracing::error!(%error, "the recording cannot be written");
     let mut writer: Option<WavWriter<File>> = None;
     let mut frames = 0_u64;
@@ -114,8 +123,20 @@ async fn write(path: PathBuf, mut blocks: mpsc::Receiver<Vec<i16>>) -> Option<Du
         }
     }
     let writer = writer?;
-    match spawn_blocking(move || writer.finish()).await {
-        Ok(Ok(_)) => Some(Duration::from_micros(frames * 125)),
+    // The header changed until the end: the sum is taken of the file as it is.
+    let finish = move || -> io::Result<[u8; 32]> {
+        writer.finish()?;
+        let mut sum = Sha256::new();
+        let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
+        while let block @ [_, ..] = file.fill_buf()? {
+            sum.update(block);
+            let length = block.len();
+            file.consume(length);
+        }
+        Ok(sum.finalize().into())
+    };
+    match spawn_blocking(finish).await {
+        Ok(Ok(sum)) => Some((Duration::from_micros(frames * 125), sum)),
         Ok(Err(error)) => {
             failed(error);
             None
@@ -145,8 +166,9 @@ mod tests {
         for _ in 0..60 {
             recorder.caller(&voice);
         }
-        let (written, length) = recorder.finish().await.unwrap();
+        let Recording { path: written, length, sha256 } = recorder.finish().await.unwrap();
         assert_eq!(length, Duration::from_millis(62 * 20));
+        assert_eq!(sha256, <[u8; 32]>::from(Sha256::digest(std::fs::read(&written).unwrap())));
         let samples = Reader::open(File::open(written).unwrap(), Limits::FILE).unwrap().read_all().unwrap();
         let frame = |index: usize, channel: usize| samples[index * 320 + channel];
         let loud = ulaw::decode(0x20);

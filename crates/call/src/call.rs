@@ -570,6 +570,7 @@ impl Call {
 
     fn end(&mut self, now: Duration, reason: EndReason, actions: &mut Vec<Action>) {
         let (over, _) = self.playback.cut(now);
+        debug_assert!(self.playback.balances(), "speech has vanished: {:?}", self.playback);
         record_utterances(over, actions);
         self.phase = Phase::Ended;
         self.timers = Timers::default();

@@ -89,6 +89,15 @@ pub(crate) struct Playback {
     pending_marks: VecDeque<(u32, u64)>,
     pub(crate) underruns: u64,
     pub(crate) frames: u64,
+    accounts: Accounts,
+}
+
+/// Where every byte of speech went: what was taken in was handed over, thrown away unheard, or still waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Accounts {
+    taken: u64,
+    handed_over: u64,
+    thrown_away: u64,
 }
 
 fn bytes(time: Duration) -> u64 {
@@ -113,6 +122,7 @@ impl Playback {
             pending_marks: VecDeque::new(),
             underruns: 0,
             frames: 0,
+            accounts: Accounts::default(),
         }
     }
 
@@ -142,6 +152,7 @@ impl Playback {
         let waiting: usize = self.segments.iter().map(|it| it.waiting.len()).sum();
         let room = (self.backlog_max as usize).saturating_sub(waiting);
         let taken = &ulaw[..ulaw.len().min(room)];
+        self.accounts.taken += taken.len() as u64;
         let segment = self.segment(item);
         segment.waiting.extend(taken);
         segment.received += taken.len() as u64;
@@ -224,6 +235,7 @@ impl Playback {
             ulaw[..split].copy_from_slice(&front[..split]);
             ulaw[split..len].copy_from_slice(&back[..len - split]);
             segment.waiting.drain(..len);
+            self.accounts.handed_over += len as u64;
             orders.push(Order::Play(Frame::from_ulaw(&ulaw[..len]).padded()));
             segment.sent += FRAME_BYTES as u64;
             let periodic = (segment.sent / FRAME_BYTES as u64).is_multiple_of(FRAMES_PER_MARK);
@@ -300,10 +312,17 @@ impl Playback {
         (waiting || self.is_filling()).then(|| self.base.1 + time((self.sent - self.base.0).saturating_sub(lead / 2)))
     }
 
+    /// Whether every byte that was taken in is accounted for.
+    pub(crate) fn balances(&self) -> bool {
+        let waiting: u64 = self.segments.iter().map(|it| it.waiting.len() as u64).sum();
+        self.accounts.taken == self.accounts.handed_over + self.accounts.thrown_away + waiting
+    }
+
     /// Throws away everything not yet heard. Returns the utterances with what was heard of each, and how much Twilio held.
     pub(crate) fn cut(&mut self, now: Duration) -> (Vec<Utterance>, Duration) {
         let head = self.head(now);
         let cleared = time(self.sent - head);
+        self.accounts.thrown_away += self.segments.iter().map(|it| it.waiting.len() as u64).sum::<u64>();
         let over = self
             .segments
             .drain(..)

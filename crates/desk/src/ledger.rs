@@ -170,8 +170,9 @@ fn fact(stream: u32, fact: bridge::Fact) -> Fact {
     let us = |it: Duration| it.as_micros() as u64;
     match fact {
         bridge::Fact::StreamStarted { stream_sid } => Fact::StreamStarted { stream_sid },
-        bridge::Fact::Recorded { path, length } => {
-            Fact::Recorded { stream, location: path.display().to_string(), channels: 2, length_ms: ms(length) }
+        bridge::Fact::Recorded { path, length, sha256 } => {
+            let sha256 = sha256.map(|it| it.iter().map(|byte| format!("{byte:02x}")).collect());
+            Fact::Recorded { stream, location: path.display().to_string(), channels: 2, length_ms: ms(length), sha256 }
         }
         bridge::Fact::Call(event) => match event {
             Event::AssistantReady { after } => Fact::AssistantReady { after_ms: ms(after) },

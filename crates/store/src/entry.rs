@@ -118,6 +118,9 @@ pub enum Fact {
         location: String,
         channels: u16,
         length_ms: u64,
+        /// Of the complete file, hexadecimal.
+        #[serde(default)]
+        sha256: Option<String>,
     },
     /// `next` was asked and answered.
     Next {

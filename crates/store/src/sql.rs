@@ -119,6 +119,8 @@ pub struct RecordingRow {
     pub channels: u16,
     /// 0 while it is being written, and for good if the process died meanwhile: the file then tells.
     pub length_ms: u64,
+    /// Of the complete file, hexadecimal; `None` as long as it is not.
+    pub sha256: Option<String>,
 }
 
 impl Store {
@@ -313,7 +315,7 @@ impl Scope<'_> {
     pub async fn recordings(&self, call: &str) -> Result<Vec<RecordingRow>, StoreError> {
         let _busy = self.store.busy();
         let rows = sqlx::query(
-            "SELECT epoch, location, channels, length_ms FROM recordings WHERE tenant = $1 AND call = $2 ORDER BY epoch",
+            "SELECT epoch, location, channels, length_ms, sha256 FROM recordings WHERE tenant = $1 AND call = $2 ORDER BY epoch",
         )
         .bind(self.tenant)
         .bind(call)
@@ -325,6 +327,7 @@ impl Scope<'_> {
                 location: row.try_get(1)?,
                 channels: row.try_get::<i64, _>(2)? as u16,
                 length_ms: row.try_get::<i64, _>(3)? as u64,
+                sha256: row.try_get(4)?,
             })
         };
         Ok(rows.iter().map(recording).collect::<Result<_, _>>()?)
@@ -350,7 +353,7 @@ fn migrator() -> Migrator {
     };
     Migrator::with_migrations(vec![
         migration(1, "calls", include_str!("../migrations/0001_calls.sql")),
-        migration(2, "line_quality", include_str!("../migrations/0002_line_quality.sql")),
+        migration(2, "sound", include_str!("../migrations/0002_sound.sql")),
     ])
 }
 
@@ -537,15 +540,18 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
         .bind(speech_dbfs.map(i64::from))
         .bind(noise_dbfs.map(i64::from))
         .bind(*clipped_samples as i64),
-        Fact::Recorded { stream, location, channels, length_ms } => sqlx::query(
-            "INSERT INTO recordings (call, epoch, tenant, location, channels, length_ms) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (call, epoch) DO UPDATE SET length_ms = MAX(recordings.length_ms, excluded.length_ms)",
+        Fact::Recorded { stream, location, channels, length_ms, sha256 } => sqlx::query(
+            "INSERT INTO recordings (call, epoch, tenant, location, channels, length_ms, sha256) VALUES ($1, $2, $3, $4, $5, $6, $7)
+                ON CONFLICT (call, epoch) DO UPDATE SET length_ms = MAX(recordings.length_ms, excluded.length_ms),
+                sha256 = COALESCE(excluded.sha256, recordings.sha256)",
         )
         .bind(&entry.call)
         .bind(i64::from(*stream))
         .bind(&entry.tenant)
         .bind(location)
         .bind(i64::from(*channels))
-        .bind(*length_ms as i64),
+        .bind(*length_ms as i64)
+        .bind(sha256),
         Fact::Status { status, rank, terminal, duration_s } => sqlx::query(
             "UPDATE calls SET status = $1, status_rank = $2, ended_at_ms = CASE WHEN $3 THEN $4 ELSE ended_at_ms END,
                 duration_s = COALESCE($5, duration_s) WHERE id = $6 AND status_rank < $2",

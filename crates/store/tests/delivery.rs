@@ -126,7 +126,7 @@ async fn tenants_see_only_their_own() {
     let store = Store::open(&url(&folder)).await.unwrap();
     let tool = Fact::ToolCalled { id: "x".into(), name: "canary".into(), arguments: "{}".into() };
     let turn = Fact::Turn { endpointing_us: 1, thinking_us: 2, bridging_us: 3, playout_us: 4 };
-    let recorded = Fact::Recorded { stream: 0, location: "canary".into(), channels: 2, length_ms: 1 };
+    let recorded = Fact::Recorded { stream: 0, location: "canary".into(), channels: 2, length_ms: 1, sha256: None };
     let facts: Vec<Entry> = [ringing("1"), said("canary"), tool, turn, recorded]
         .into_iter()
         .zip(0..)

@@ -855,6 +855,7 @@ proptest! {
                 }
             }
             // Padding adds less than a frame per utterance.
+            prop_assert!(call.playback.balances(), "no speech vanishes");
             prop_assert!(played_frames as f64 * 20.0 <= received_ms + 20.0 * 80.0, "sent ≤ received");
             prop_assert_eq!(call.counters().played_frames, played_frames);
             prop_assert!(call.is_ended() || call.deadline().is_some(), "a live call always has a deadline");
