@@ -33,7 +33,11 @@ fn stages(c: &mut Criterion) {
     }
     let samples = ulaw.map(ulaw::decode);
     let mut speech = SpeechDetector::default();
-    c.bench_function("detect/speech", |b| b.iter(|| speech.push(&ulaw)));
+    c.bench_function("detect/speech, quiet line", |b| b.iter(|| speech.push(&ulaw)));
+    // Half a second of speech, half of silence, over and over: the noise floor stays low.
+    let words = include_bytes!("../../fixtures/speech/en/caller-book.ulaw");
+    let mut frames = words[..4000].chunks_exact(160).chain(std::iter::repeat_n(&[media::SILENCE; 160][..], 25)).cycle();
+    c.bench_function("detect/speech, half of the time", |b| b.iter(|| speech.push(frames.next().expect("it never ends"))));
     let (mut keys, mut found) = (dtmf::Detector::default(), String::new());
     c.bench_function("detect/keys", |b| b.iter(|| keys.push(&samples, &mut found)));
     let mut beeps = BeepDetector::default();

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan, SoundPlan};
@@ -225,11 +225,16 @@ pub fn load(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> std::
     }
 }
 
+/// Longest time to decode the background sound.
+const BED_TIME_MAX: Duration = Duration::from_secs(20);
+
 /// Reads the background sound of calls: the first channel of a file of at most 15 minutes.
 fn bed(file: &Path, dbfs: f32) -> Result<Bed> {
     let mut reader = Reader::open(File::open(file).context("it cannot be opened")?, Limits::UPLOAD)?;
     let spec = reader.spec();
-    let samples: Vec<i16> = reader.read_all()?.into_iter().step_by(spec.channels.into()).collect();
+    let begun = Instant::now();
+    let samples = reader.read_all_while(|_| begun.elapsed() < BED_TIME_MAX)?;
+    let samples: Vec<i16> = samples.into_iter().step_by(spec.channels.into()).collect();
     Ok(Bed::new(&samples, spec.rate, dbfs)?)
 }
 

@@ -44,7 +44,7 @@ enum Task {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// Speech quality after conversion, into docs/sound-quality.md (needs python3 and espeak-ng; some minutes)
+    /// All goals of rate conversion; speech quality goes into docs/sound-quality.md (needs python3, espeak-ng; some minutes)
     Quality,
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 /// Packages of the judge, with versions: other versions give other numbers.
 const PACKAGES: [&str; 5] = ["numpy==2.4.6", "scipy==1.17.1", "pesq==0.0.4", "pystoi==0.4.1", "soxr==1.1.0"];
 
-/// Builds `offhook`, sets up the judge in `target/quality`, and writes `docs/sound-quality.md` and `docs/sound-quality.svg`.
+/// Prints every figure of the converters and the goals they are held against; builds `offhook`, sets up the judge in `target/quality`, and writes `docs/sound-quality.md` and `docs/sound-quality.svg`.
 ///
 /// # Errors
 /// Says what is missing, or that a goal was not reached.
@@ -23,6 +23,10 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
     step(Command::new(&python).args(pip).args(PACKAGES), "pip needs a package registry and a C compiler")?;
     step(Command::new("cargo").args(["build", "--release", "--locked", "-p", "offhook"]).current_dir(root), "it must build")?;
+    step(
+        Command::new("cargo").args(["bench", "--quiet", "--locked", "-p", "benches", "--bench", "converters"]).current_dir(root),
+        "it must build",
+    )?;
     let judge = root.join("bins/xtask/quality.py");
     step(
         Command::new(&python).arg(judge).arg(root.join("target/release/offhook")).arg(&work).arg(root.join("docs")),

@@ -57,6 +57,14 @@ fn limits_hold() {
         assert!(matches!(read(bytes, small), Err(ReadError::TooLarge(_))), "{name}");
         let short = Limits { duration: Duration::from_millis(700), ..Limits::UPLOAD };
         assert!(matches!(read(bytes, short), Err(ReadError::TooLong(_))), "{name}");
+        let mut reader = Reader::open(Cursor::new(bytes.to_vec()), Limits::UPLOAD).unwrap();
+        let mut packets = 0;
+        let stopped = reader.read_all_while(|progress| {
+            packets += 1;
+            assert!((0.0..=1.0).contains(&progress), "{name}: {progress}");
+            packets < 3
+        });
+        assert!(matches!(stopped, Err(ReadError::Stopped)) && packets == 3, "{name}");
     }
 }
 

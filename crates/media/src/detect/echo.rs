@@ -7,8 +7,8 @@ use super::HZ;
 /// Compared at 2 kHz: speech has its strength below 1 kHz, and the search is 16 times cheaper.
 const DECIMATION: usize = 4;
 const LOW_HZ: usize = HZ / DECIMATION;
-/// Audio compared: 250 ms.
-const WINDOW: usize = LOW_HZ / 4;
+/// Audio compared: 256 ms.
+const WINDOW: usize = 512;
 /// Longest way of an echo: 800 ms, telephone network and Twilio's buffer included.
 const LAG_MAX: usize = LOW_HZ * 8 / 10;
 /// Mean square below which there is nothing to compare: −60 dBFS.
@@ -56,6 +56,17 @@ impl Track {
     }
 }
 
+/// Scalar product, in lanes that the CPU can add at once.
+fn product(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; 16];
+    for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
+        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane += a * b;
+        }
+    }
+    lanes.iter().sum()
+}
+
 impl EchoDetector {
     /// What was played to the caller, 8 kHz, in step with [`heard`](Self::heard): silence must be told as silence.
     pub fn played(&mut self, samples: &[i16]) {
@@ -67,21 +78,20 @@ impl EchoDetector {
         self.heard.push(samples, WINDOW);
     }
 
-    /// Compares the last 250 ms heard with everything that was played in the last second. About 0.1 ms of work: to be asked
+    /// Compares the last 256 ms heard with everything that was played in the last second. About 0.1 ms of work: to be asked
     /// when speech seems to begin, not on every frame. `None` while either side is silent or too short.
     pub fn compare(&mut self) -> Option<Echo> {
         let (heard, played) = (&*self.heard.samples.make_contiguous(), &*self.played.samples.make_contiguous());
-        let energy = |it: &[f32]| it.iter().map(|it| it * it).sum::<f32>();
-        let loudness = energy(heard);
+        let loudness = product(heard, heard);
         if heard.len() < WINDOW || played.len() < WINDOW || loudness < SILENT * WINDOW as f32 {
             return None;
         }
         let best = (0..=played.len() - WINDOW)
             .filter_map(|lag| {
                 let window = &played[played.len() - WINDOW - lag..][..WINDOW];
-                let strength = energy(window);
-                let product: f32 = window.iter().zip(heard).map(|(a, b)| a * b).sum();
-                (strength > SILENT * WINDOW as f32).then(|| (product.abs() / (strength * loudness).sqrt(), lag))
+                let strength = product(window, window);
+                let alike = product(window, heard).abs();
+                (strength > SILENT * WINDOW as f32).then(|| (alike / (strength * loudness).sqrt(), lag))
             })
             .max_by(|a, b| a.0.total_cmp(&b.0))?;
         Some(Echo { similarity: best.0, lag_ms: (best.1 * 1000 / LOW_HZ) as u32 })

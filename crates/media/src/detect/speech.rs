@@ -16,6 +16,8 @@ use crate::g711::ulaw;
 /// Samples judged at a time: 10 ms.
 const STEP: usize = 80;
 const STEP_MS: u32 = 10;
+/// Of quiet audio the classifier hears one step in this time.
+const QUIET_STEP_MS: u64 = 40;
 /// Levels below this never count as speech, in dB below full scale.
 const QUIETEST_SPEECH_DBFS: f32 = -52.0;
 /// Speech stands this far above the noise floor.
@@ -171,11 +173,14 @@ impl SpeechDetector {
         let level = Level::of(&self.step);
         self.level_dbfs = level.dbfs;
         self.clipped += u64::from(level.clipped);
-        let classified = self.classifier.is_voice(&self.step);
         let floor = self.floor_dbfs.unwrap_or(level.dbfs).max(LOWEST_FLOOR_DBFS);
         let loud = level.dbfs > floor + ABOVE_FLOOR_DB;
         let echo_dbfs = self.played.front().map_or(SILENT_DBFS, |(loudest, _)| loudest - ECHO_LOSS_DB);
         self.floor_dbfs = Some(level.dbfs.min(floor + FLOOR_RISE_DB));
+        // The dearest judge is asked about every step that may be speech, and about one in four of the others: from those it
+        // learns the noise of the line.
+        let asked = loud || self.now_ms.is_multiple_of(QUIET_STEP_MS);
+        let classified = asked && self.classifier.is_voice(&self.step);
         let voiced = classified && loud && level.dbfs > echo_dbfs;
         self.voiced_ms = if voiced { (self.voiced_ms + STEP_MS).min(CONFIRM_MS) } else { 0 };
         self.quiet_ms = match self.quiet_ms {

@@ -55,7 +55,7 @@ impl Stage for NoiseSuppression {
     }
 
     fn cost_us(&self) -> f32 {
-        110.0
+        90.0
     }
 
     fn process(&mut self, samples: &mut Samples) {

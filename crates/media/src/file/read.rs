@@ -92,6 +92,8 @@ pub enum ReadError {
     TooLarge(u64),
     #[error("the audio is longer than {} s", .0.as_secs())]
     TooLong(Duration),
+    #[error("reading it took too long")]
+    Stopped,
     #[error("the file is damaged: {0}")]
     Damaged(String),
     #[error(transparent)]
@@ -206,8 +208,21 @@ impl Reader {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_all(&mut self) -> Result<Vec<i16>, ReadError> {
+        self.read_all_while(|_| true)
+    }
+
+    /// Same, as long as `go_on` says so; it is asked after every packet, with the share of the file that was read. This is
+    /// where a caller with a clock sets a time limit.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and [`ReadError::Stopped`].
+    pub fn read_all_while(&mut self, mut go_on: impl FnMut(f64) -> bool) -> Result<Vec<i16>, ReadError> {
         let mut samples = Vec::new();
-        while self.read(&mut samples)? {}
+        while self.read(&mut samples)? {
+            if !go_on(self.progress()) {
+                return Err(ReadError::Stopped);
+            }
+        }
         Ok(samples)
     }
 
