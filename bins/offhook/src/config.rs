@@ -148,6 +148,25 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("sound.ambience_dbfs", "OFFHOOK_AMBIENCE_DBFS", "-45", "How loud that is, -70 to -25 dB below full scale"),
     setting("limits.max_call_duration", "MAX_CALL_DURATION", "600", "Longest call in seconds, 30 to 14400"),
+    setting(
+        "limits.end_warning_seconds",
+        "OFFHOOK_END_WARNING_SECONDS",
+        "30",
+        "How long before the longest call ends the caller is told; 0: never",
+    ),
+    setting(
+        "limits.answer_due_seconds",
+        "OFFHOOK_ANSWER_DUE_SECONDS",
+        "6",
+        "An answer that has not begun by then is asked for again, then we say \"one moment\", then the session is replaced; 0: never",
+    ),
+    setting(
+        "limits.idle_seconds",
+        "OFFHOOK_IDLE_SECONDS",
+        "15",
+        "Silence of both sides after which the assistant asks whether the caller is there; 0: never",
+    ),
+    setting("limits.idle_prompts", "OFFHOOK_IDLE_PROMPTS", "2", "How often it asks before it says goodbye"),
     setting("limits.lead_ms", "OFFHOOK_LEAD_MS", "200", "Audio kept at Twilio ahead of the ear, 40 to 1000"),
     setting(
         "limits.audio_sample_rate",
@@ -441,6 +460,11 @@ impl Source {
         let drain = self.number("server.drain_seconds", 0..=86_400);
         let time_zone = self.parse("server.time_zone", "a name such as Europe/Bucharest", |it| jiff::tz::TimeZone::get(it).ok());
         let duration = self.number("limits.max_call_duration", 30..=14_400);
+        let warning = self.number("limits.end_warning_seconds", 0..=600);
+        let answer_due = self.number("limits.answer_due_seconds", 0..=60);
+        let idle = self.number("limits.idle_seconds", 0..=3600);
+        let idle_prompts = self.number("limits.idle_prompts", 0..=10);
+        let seconds = |it: u64| (it > 0).then(|| Duration::from_secs(it));
         let lead = self.number("limits.lead_ms", 40..=1000);
         self.parse("limits.audio_sample_rate", "8000, 16000 or 24000", |it| {
             matches!(it, "8000" | "16000" | "24000").then_some(())
@@ -464,6 +488,10 @@ impl Source {
                 fallback,
                 limits: CallLimits {
                     duration_max: Duration::from_secs(duration?),
+                    warn_before: seconds(warning?),
+                    answer_due: seconds(answer_due?),
+                    idle_after: seconds(idle?),
+                    idle_prompts_max: idle_prompts? as u32,
                     lead: Duration::from_millis(lead?),
                     answer_timeout: Duration::from_secs(10),
                     media_timeout: Duration::from_secs(5),

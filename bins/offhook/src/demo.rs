@@ -52,6 +52,7 @@ pub struct Options {
     /// Path under which the server is known, such as `/voiceclone`; empty for the root.
     pub prefix: String,
     pub sound: SoundPlan,
+    pub limits: CallLimits,
     /// In-memory for virtual time.
     pub network: Network,
     /// The clock is paused: see [`Store::open_for_simulation`].
@@ -59,6 +60,20 @@ pub struct Options {
     /// Prints the timeline as it happens.
     pub print: bool,
     pub folder: PathBuf,
+}
+
+/// Limits that a story does not meet unless it means to: only the waiting for answers is as in real calls.
+pub fn limits() -> CallLimits {
+    CallLimits {
+        duration_max: Duration::from_secs(3600),
+        warn_before: None,
+        answer_due: Some(Duration::from_secs(6)),
+        idle_after: None,
+        idle_prompts_max: 2,
+        lead: Duration::from_millis(200),
+        answer_timeout: Duration::from_secs(10),
+        media_timeout: Duration::from_secs(5),
+    }
 }
 
 /// The account at the simulated network, and what signs its requests.
@@ -171,12 +186,7 @@ impl Stage {
             node: "demo".into(),
             routes: [(CALLED.to_owned(), route)].into(),
             fallback: None,
-            limits: CallLimits {
-                duration_max: Duration::from_secs(3600),
-                lead: Duration::from_millis(200),
-                answer_timeout: Duration::from_secs(10),
-                media_timeout: Duration::from_secs(5),
-            },
+            limits: options.limits.clone(),
             sound: options.sound.clone(),
             recordings: Some(options.folder.join("recordings")),
             time_zone: jiff::tz::TimeZone::UTC,

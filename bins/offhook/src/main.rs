@@ -169,6 +169,7 @@ async fn show(provider: Provider, format: Format, language: String, calls: usize
         prefix: String::new(),
         network: sim::Network::Loopback,
         sound: bridge::SoundPlan::default(),
+        limits: demo::limits(),
         virtual_time: false,
         print: true,
         folder: folder.clone(),

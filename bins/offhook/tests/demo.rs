@@ -17,6 +17,7 @@ fn options(provider: Provider, format: Format, language: &str, calls: usize) -> 
         calls_max: calls + 10,
         prefix: String::new(),
         sound: SoundPlan::default(),
+        limits: demo::limits(),
         network: Network::memory(),
         virtual_time: true,
         print: std::env::var_os("SHOW_TIMELINE").is_some(),

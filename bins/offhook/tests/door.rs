@@ -41,6 +41,7 @@ fn at_the_door_under<F: Future<Output = Door>>(prefix: &str, story: impl FnOnce(
             prefix: prefix.into(),
             network: net.clone(),
             sound: bridge::SoundPlan::default(),
+            limits: offhook::demo::limits(),
             virtual_time: true,
             print: false,
             folder: folder.path().to_owned(),

@@ -29,6 +29,7 @@ fn memory_is_flat_over_hundreds_of_calls() {
             prefix: String::new(),
             network: Network::memory(),
             sound: bridge::SoundPlan::default(),
+            limits: offhook::demo::limits(),
             virtual_time: true,
             print: false,
             folder: folder.path().to_owned(),

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use desk::CallLimits;
 use media::file::{Limits, Reader};
 use offhook::demo::{CALLED, Format, Options, Provider, Stage, TENANT};
 use sim::{Behaviour, CallOutcome, Moment, Network};
@@ -50,6 +51,7 @@ fn options(folder: &tempfile::TempDir, provider: Provider) -> Options {
         prefix: String::new(),
         network: Network::memory(),
         sound: bridge::SoundPlan::default(),
+        limits: offhook::demo::limits(),
         virtual_time: true,
         print: false,
         folder: folder.path().to_owned(),
@@ -64,9 +66,22 @@ fn after(
     prepare: impl FnOnce(&mut Stage),
     check: impl FnOnce(&Aftermath),
 ) {
+    after_within(offhook::demo::limits(), provider, script, change, prepare, check);
+}
+
+/// Same, with other limits.
+fn after_within(
+    limits: CallLimits,
+    provider: Provider,
+    script: &str,
+    change: impl FnOnce(&mut Behaviour),
+    prepare: impl FnOnce(&mut Stage),
+    check: impl FnOnce(&Aftermath),
+) {
     let folder = tempfile::tempdir().unwrap();
     virtual_time(async {
-        let mut stage = Stage::set_with(&options(&folder, provider), change).await.unwrap();
+        let options = Options { limits, ..options(&folder, provider) };
+        let mut stage = Stage::set_with(&options, change).await.unwrap();
         prepare(&mut stage);
         // Let everything that was started come to rest.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -159,6 +174,68 @@ fn a_provider_that_dies_at_once_and_always_is_given_up_with_an_apology() {
         |it| {
             assert_eq!(it.answered("/twilio/next/", "<Connect><Stream> <Redirect>"), 3, "{}", it.story());
             assert_eq!(it.answered("/twilio/next/", "<Say> <Hangup/>"), 1, "{}", it.story());
+        },
+    );
+}
+
+#[test]
+fn a_provider_that_hangs_is_asked_again_excused_and_replaced() {
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        // An agent that permits no overrides greets again after a replacement.
+        let (again, resumed) = match provider {
+            Provider::Openai => ("hear resumed\nhang up", "resumed"),
+            Provider::Elevenlabs => ("hear greeting\nhang up", "greeting"),
+        };
+        after(
+            provider,
+            &format!("hear greeting\nsay ask-hours\n{again}"),
+            |it| it.answers_max = 1,
+            |_| (),
+            |it| {
+                assert_eq!((it.outcome.streams, it.row.epoch), (2, 1), "{}", it.story());
+                assert_eq!(it.row.end_reason.as_deref(), Some("caller_hung_up"));
+                // Six seconds to the second question, six to the excuse, six to the replacement.
+                assert!(it.outcome.duration > Duration::from_secs(18 + 8), "{:?} {resumed}", it.outcome.duration);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_caller_who_says_nothing_is_asked_twice_and_told_goodbye() {
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        let limits = CallLimits { idle_after: Some(Duration::from_secs(15)), ..offhook::demo::limits() };
+        after_within(
+            limits,
+            provider,
+            "hear greeting\nhear resumed\nhear resumed\nhear resumed",
+            |it| it.script = "start: say greeting\nasked: say resumed".parse().unwrap(),
+            |_| (),
+            |it| {
+                assert_eq!(it.row.end_reason.as_deref(), Some("caller_silent"), "{}", it.story());
+                assert_eq!(it.answered("/twilio/next/", "<Hangup/>"), 1, "{}", it.story());
+                assert!((50..70).contains(&it.outcome.duration.as_secs()), "{:?}", it.outcome.duration);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_caller_is_warned_before_the_longest_call_ends() {
+    let limits = CallLimits {
+        duration_max: Duration::from_secs(40),
+        warn_before: Some(Duration::from_secs(20)),
+        ..offhook::demo::limits()
+    };
+    after_within(
+        limits,
+        Provider::Openai,
+        "hear greeting\nhear resumed\nhear resumed",
+        |it| it.script = "start: say greeting\nasked: say resumed".parse().unwrap(),
+        |_| (),
+        |it| {
+            assert_eq!(it.row.end_reason.as_deref(), Some("duration_limit"), "{}", it.story());
+            assert!((40..50).contains(&it.outcome.duration.as_secs()), "{:?}", it.outcome.duration);
         },
     );
 }

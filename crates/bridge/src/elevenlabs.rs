@@ -180,10 +180,10 @@ impl Mapper for ElevenLabs {
                 Ok(())
             }
             Action::TellAssistant(text) => self.send(&ClientEvent::UserMessage { text }, outbox),
-            Action::RequestResponse(Prompt::Farewell) => {
-                let text = "(The longest call duration is reached. Say goodbye now, in one short sentence.)";
-                self.send(&ClientEvent::UserMessage { text }, outbox)
-            }
+            Action::RequestResponse(prompt) => match request(*prompt) {
+                Some(text) => self.send(&ClientEvent::UserMessage { text }, outbox),
+                None => Ok(()),
+            },
             Action::AnswerTool { id, output, failed, respond: _ } => {
                 let result = if output.is_empty() { "done" } else { output };
                 self.send(&ClientEvent::ClientToolResult { tool_call_id: id, result, is_error: *failed }, outbox)
@@ -205,5 +205,18 @@ impl Mapper for ElevenLabs {
 
     fn peer(&self) -> &'static str {
         "elevenlabs"
+    }
+}
+
+/// An agent opens and answers by itself; for the rest it is spoken to as if the caller had written.
+fn request(prompt: Prompt) -> Option<&'static str> {
+    match prompt {
+        Prompt::Greeting | Prompt::Continuation => None,
+        Prompt::Answer => Some("(The caller is waiting for your answer.)"),
+        Prompt::AreYouThere => {
+            Some("(The caller has been silent for a while. Ask in one short sentence whether they are still there.)")
+        }
+        Prompt::EndingSoon => Some("(Tell the caller in one short sentence that this call must end in about half a minute.)"),
+        Prompt::Farewell => Some("(The call must end now. Say goodbye in one short sentence.)"),
     }
 }

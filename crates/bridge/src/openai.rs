@@ -176,6 +176,12 @@ impl OpenAi {
                 "The line dropped for a moment and the caller was told so. Go on where the conversation stopped: do not greet again, \
                  do not repeat what was said, ask or answer what is open.",
             ),
+            Prompt::AreYouThere => Some(
+                "The caller has been silent for a while. Ask in one short sentence, in the caller's language, whether they are still there.",
+            ),
+            Prompt::EndingSoon => Some(
+                "Tell the caller in one short sentence, in the caller's language, that this call must end in about half a minute.",
+            ),
             Prompt::Farewell => Some("Say goodbye to the caller in one short sentence."),
         };
         // Instructions of a response replace those of the session: say both, or the assistant forgets who it is.

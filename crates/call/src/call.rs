@@ -31,8 +31,19 @@ pub struct CallConfig {
     pub media_timeout: Duration,
     /// Longest call; the assistant is asked to say goodbye when it is reached.
     pub duration_max: Duration,
+    /// How long before that the assistant is asked to warn the caller; `None` never.
+    pub warn_before: Option<Duration>,
     /// Longest wait for a tool.
     pub tool_timeout: Duration,
+    /// An answer that is owed must begin within this time: then it is asked for again, then `filler` is played, then the
+    /// assistant counts as lost. `None` waits for ever.
+    pub answer_due: Option<Duration>,
+    /// What is played while an answer is overdue, μ-law.
+    pub filler: Option<Arc<[u8]>>,
+    /// Silence of both sides after which the assistant asks whether the caller is there; `None` never.
+    pub idle_after: Option<Duration>,
+    /// How often it asks before it says goodbye.
+    pub idle_prompts_max: u32,
     /// Gap in the audio that ends an utterance, for providers that announce no end; `None` for those that do. Speech comes
     /// faster than it plays, so a short gap is proof enough.
     pub utterance_gap: Option<Duration>,
@@ -53,6 +64,10 @@ pub enum Prompt {
     Continuation,
     /// Answer what was just added to the conversation.
     Answer,
+    /// Ask whether the caller is still there.
+    AreYouThere,
+    /// Tell the caller that the call must end soon.
+    EndingSoon,
     /// Say goodbye.
     Farewell,
 }
@@ -191,6 +206,10 @@ pub struct Call {
     /// The caller has spoken since the assistant's last sound.
     unanswered: bool,
     turn: Option<Turn>,
+    /// What the assistant owes, and how often it has been overdue.
+    owed: (Prompt, u32),
+    /// How often the silent caller has been asked.
+    idle_prompts: u32,
     /// Texts of items whose audio has not come yet.
     early_texts: VecDeque<(ItemId, String)>,
     orders: Vec<Order>,
@@ -206,6 +225,7 @@ impl Call {
         timers.set(Timer::Answer, Some(config.answer_timeout));
         timers.set(Timer::Media, Some(config.media_timeout));
         timers.set(Timer::Duration, Some(config.duration_max));
+        timers.set(Timer::Warning, config.warn_before.and_then(|it| config.duration_max.checked_sub(it)));
         let mut playback = Playback::new(config.lead, config.backlog_max, config.fill_silence);
         if let Some(phrase) = &config.phrase {
             playback.push(None, phrase);
@@ -228,6 +248,8 @@ impl Call {
             speech: None,
             unanswered: false,
             turn: None,
+            owed: (config.opening, 0),
+            idle_prompts: 0,
             early_texts: VecDeque::new(),
             orders: Vec::with_capacity(32),
             config,
@@ -261,6 +283,8 @@ impl Call {
             Input::ResponseDone(response) => {
                 if self.active == Some(response) {
                     self.active = None;
+                    // It answered, if only by silence or a tool; what failed is asked for again by its mapper.
+                    self.timers.set(Timer::Owed, None);
                 }
             }
             Input::AssistantAudio { response, item, ulaw } => self.assistant_audio(now, response, item, ulaw),
@@ -272,18 +296,25 @@ impl Call {
             Input::AssistantText { item, text } => self.assistant_text(item, text),
             Input::CallerText(text) => self.caller_text(now, text, actions),
             Input::CallerSpeechStarted => {
-                self.caller_took_part = true;
+                self.caller_is_there();
+                self.timers.set(Timer::Owed, None);
                 self.cut(now, !self.config.provider_cancels, actions);
             }
-            Input::CallerSpeechStopped => self.turn_decided(now),
+            Input::CallerSpeechStopped => {
+                self.turn_decided(now);
+                // Some providers tell of the end when their answer is playing already.
+                if !self.playback.is_speaking() {
+                    self.owe(now, Prompt::Answer);
+                }
+            }
             Input::AssistantInterrupted { through } => {
-                self.caller_took_part = true;
+                self.caller_is_there();
                 self.newest = self.newest.max(Some(through));
                 self.cut(now, false, actions);
                 self.fence = self.fence.max(Some(through));
             }
             Input::ToolCalled { id, name, arguments } => self.tool_called(now, id, name, arguments, actions),
-            Input::ToolFinished { id, output, failed } => self.tool_finished(id, output, failed, actions),
+            Input::ToolFinished { id, output, failed } => self.tool_finished(now, id, output, failed, actions),
             Input::Usage { input_tokens, output_tokens } => {
                 self.counters.input_tokens += input_tokens;
                 self.counters.output_tokens += output_tokens;
@@ -350,6 +381,16 @@ impl Call {
             let reason = *reason;
             return self.end(now, reason, actions);
         }
+        let quiet = matches!(self.phase, Phase::Talking)
+            && !self.playback.is_speaking()
+            && self.active.is_none()
+            && self.tools.next_due().is_none()
+            && !self.timers.is_set(Timer::Owed);
+        if !quiet {
+            self.timers.set(Timer::Idle, None);
+        } else if !self.timers.is_set(Timer::Idle) {
+            self.timers.set(Timer::Idle, self.config.idle_after.map(|it| now + it));
+        }
         self.timers.set(Timer::Playout, self.playback.next_pump());
         self.timers.set(Timer::Tool, self.tools.next_due());
     }
@@ -360,6 +401,7 @@ impl Call {
         self.measure_arrival(now, frame);
         if self.detector.push(frame.ulaw()).speech {
             self.unanswered = true;
+            self.timers.set(Timer::Idle, None);
             // A pause of over a second begins a new utterance; detection itself comes 60 ms late.
             self.speech = match self.speech {
                 Some((start, last)) if now.saturating_sub(last) < Duration::from_secs(1) => Some((start, now)),
@@ -391,12 +433,13 @@ impl Call {
     }
 
     fn caller_key(&mut self, now: Duration, key: char, actions: &mut Vec<Action>) {
-        self.caller_took_part = true;
+        self.caller_is_there();
         actions.push(Action::Record(Event::Key { key }));
         if matches!(self.phase, Phase::Talking) {
             // A key is meant as an answer: the assistant stops talking, and the provider has not heard anything.
             self.cut(now, true, actions);
             actions.push(Action::TellAssistant(format!("The caller pressed the key {key} on the telephone.")));
+            self.owe(now, Prompt::Answer);
         }
     }
 
@@ -407,6 +450,50 @@ impl Call {
             actions.extend(preroll.drain(..).map(Action::SendToAssistant));
             self.phase = Phase::Talking;
             self.timers.set(Timer::Answer, None);
+            self.owe(now, self.config.opening);
+        }
+    }
+
+    /// The caller has shown to be there.
+    fn caller_is_there(&mut self) {
+        self.caller_took_part = true;
+        self.idle_prompts = 0;
+        self.timers.set(Timer::Idle, None);
+    }
+
+    /// The assistant has to say something now.
+    fn owe(&mut self, now: Duration, what: Prompt) {
+        if matches!(self.phase, Phase::Talking) && self.assistant_alive {
+            self.owed = (what, 0);
+            self.timers.set(Timer::Owed, self.config.answer_due.map(|it| now + it));
+        }
+    }
+
+    /// An answer is owed and has not begun.
+    fn answer_overdue(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.owed.1 += 1;
+        match self.owed {
+            (what, 1) => actions.push(Action::RequestResponse(what)),
+            (_, 2) => {
+                if let Some(filler) = &self.config.filler {
+                    self.playback.push(None, filler);
+                    self.playback.finish(None);
+                }
+            }
+            _ => return self.leave(now, EndReason::AssistantLost, Farewell::Enough),
+        }
+        self.timers.set(Timer::Owed, self.config.answer_due.map(|it| now + it));
+    }
+
+    /// Nobody has said anything for a while.
+    fn idle(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.idle_prompts < self.config.idle_prompts_max {
+            self.idle_prompts += 1;
+            actions.push(Action::RequestResponse(Prompt::AreYouThere));
+            self.owe(now, Prompt::AreYouThere);
+        } else {
+            actions.push(Action::RequestResponse(Prompt::Farewell));
+            self.leave(now, EndReason::CallerSilent, Farewell::Awaited);
         }
     }
 
@@ -417,6 +504,7 @@ impl Call {
         }
         self.newest = self.newest.max(Some(response));
         self.spoke = self.spoke.max(Some(response));
+        self.timers.set(Timer::Owed, None);
         let answer_begins = !self.playback.is_speaking();
         let refused = self.playback.push(Some(item), ulaw);
         self.counters.assistant_ms_dropped += (refused / media::BYTES_PER_MS) as u64;
@@ -456,7 +544,7 @@ impl Call {
     }
 
     fn caller_text(&mut self, now: Duration, text: &str, actions: &mut Vec<Action>) {
-        self.caller_took_part = true;
+        self.caller_is_there();
         if !text.trim().is_empty() {
             let (start, end) = self.speech.unwrap_or((now, now));
             actions.push(Action::Record(Event::CallerSaid { text: text.trim().to_owned(), start, end }));
@@ -472,7 +560,7 @@ impl Call {
     /// Barge-in. Silence comes first: the caller is already talking.
     fn cut(&mut self, now: Duration, cancel: bool, actions: &mut Vec<Action>) {
         // A caller who speaks into the farewell does not want to be hung up on.
-        if let Phase::Ending { reason: EndReason::AssistantHungUp, .. } = self.phase
+        if let Phase::Ending { reason: EndReason::AssistantHungUp | EndReason::CallerSilent, .. } = self.phase
             && self.assistant_alive
         {
             self.phase = Phase::Talking;
@@ -513,6 +601,7 @@ impl Call {
         if !matches!(self.phase, Phase::Talking) || !self.tools.begin(id, now + self.config.tool_timeout) {
             return;
         }
+        self.timers.set(Timer::Owed, None);
         let (id, name) = (id.to_owned(), name.to_owned());
         actions.push(Action::Record(Event::ToolCalled { id: id.clone(), name: name.clone(), arguments: arguments.to_owned() }));
         if name != END_CALL {
@@ -520,7 +609,7 @@ impl Call {
         }
         if !self.caller_took_part {
             let output = "refused: the caller has not said anything yet".to_owned();
-            return self.tool_finished(&id, &output, true, actions);
+            return self.tool_finished(now, &id, &output, true, actions);
         }
         self.tools.finish(&id);
         // Words spoken along with the call are the farewell; otherwise one is asked for.
@@ -531,7 +620,7 @@ impl Call {
         self.leave(now, EndReason::AssistantHungUp, if said { Farewell::Enough } else { Farewell::Awaited });
     }
 
-    fn tool_finished(&mut self, id: &str, output: &str, failed: bool, actions: &mut Vec<Action>) {
+    fn tool_finished(&mut self, now: Duration, id: &str, output: &str, failed: bool, actions: &mut Vec<Action>) {
         if self.tools.finish(id) {
             let (id, output) = (id.to_owned(), output.to_owned());
             actions.push(Action::Record(Event::ToolFinished { id: id.clone(), output: output.clone(), failed }));
@@ -542,6 +631,7 @@ impl Call {
                     failed,
                     respond: matches!(self.phase, Phase::Talking).then_some(Prompt::Answer),
                 });
+                self.owe(now, Prompt::Answer);
             }
         }
     }
@@ -562,7 +652,9 @@ impl Call {
     fn leave(&mut self, now: Duration, reason: EndReason, farewell: Farewell) {
         if !matches!(self.phase, Phase::Ending { .. } | Phase::Ended) {
             self.phase = Phase::Ending { reason, farewell };
-            self.timers.set(Timer::Answer, None);
+            for done in [Timer::Answer, Timer::Owed, Timer::Idle, Timer::Warning] {
+                self.timers.set(done, None);
+            }
             let until = self.playback.expected_end(now) + self.config.farewell_timeout;
             self.timers.set(Timer::Farewell, Some(until));
         }
@@ -622,6 +714,13 @@ impl Call {
                 self.active = None;
             }
             Timer::Playout => (),
+            Timer::Owed => self.answer_overdue(now, actions),
+            Timer::Idle => self.idle(now, actions),
+            Timer::Warning => {
+                if matches!(self.phase, Phase::Talking) {
+                    actions.push(Action::RequestResponse(Prompt::EndingSoon));
+                }
+            }
         }
         self.settle(now, actions);
     }

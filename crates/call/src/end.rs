@@ -21,6 +21,8 @@ pub enum EndReason {
     AssistantRefused,
     /// The assistant's session was not ready in time.
     AssistantTimeout,
+    /// The caller said nothing, though asked.
+    CallerSilent,
     /// The longest allowed duration was reached.
     DurationLimit,
     /// This process is shutting down; another one takes the call over.
@@ -57,7 +59,7 @@ pub enum Next {
 
 impl EndReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CallerHungUp,
         Self::CallerLost,
         Self::MediaStalled,
@@ -66,6 +68,7 @@ impl EndReason {
         Self::AssistantLost,
         Self::AssistantRefused,
         Self::AssistantTimeout,
+        Self::CallerSilent,
         Self::DurationLimit,
         Self::Drained,
         Self::Superseded,
@@ -75,7 +78,7 @@ impl EndReason {
     /// Whose doing it was; alarms and metrics go by this.
     pub fn blame(self) -> Blame {
         match self {
-            Self::CallerHungUp | Self::AssistantHungUp | Self::DurationLimit => Blame::Nobody,
+            Self::CallerHungUp | Self::AssistantHungUp | Self::CallerSilent | Self::DurationLimit => Blame::Nobody,
             Self::CallerLost | Self::MediaStalled | Self::CallerMisbehaved => Blame::Telephone,
             Self::AssistantLost | Self::AssistantRefused | Self::AssistantTimeout => Blame::Provider,
             Self::Drained | Self::Superseded | Self::InternalError => Blame::Us,
@@ -85,7 +88,8 @@ impl EndReason {
     /// What becomes of a caller who is still there.
     pub fn next(self) -> Next {
         match self {
-            Self::CallerHungUp | Self::AssistantHungUp | Self::DurationLimit | Self::CallerMisbehaved => Next::HangUp,
+            Self::CallerHungUp | Self::AssistantHungUp | Self::CallerSilent => Next::HangUp,
+            Self::DurationLimit | Self::CallerMisbehaved => Next::HangUp,
             Self::CallerLost | Self::MediaStalled | Self::AssistantLost => Next::Resume,
             Self::Drained | Self::Superseded | Self::InternalError => Next::Resume,
             Self::AssistantRefused | Self::AssistantTimeout => Next::Apologise,
@@ -103,6 +107,7 @@ impl EndReason {
             Self::AssistantLost => "assistant_lost",
             Self::AssistantRefused => "assistant_refused",
             Self::AssistantTimeout => "assistant_timeout",
+            Self::CallerSilent => "caller_silent",
             Self::DurationLimit => "duration_limit",
             Self::Drained => "drained",
             Self::Superseded => "superseded",

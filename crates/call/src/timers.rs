@@ -19,18 +19,38 @@ pub enum Timer {
     Tool,
     /// A provider that announces no end of speech has sent none for a while: the utterance is whole.
     Utterance,
+    /// The assistant owes an answer and has not begun it.
+    Owed,
+    /// Nobody has said anything for a while.
+    Idle,
+    /// The longest allowed call comes near.
+    Warning,
 }
 
 /// At most one deadline per timer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Timers([Option<Duration>; 7]);
+pub(crate) struct Timers([Option<Duration>; 10]);
 
-const ALL: [Timer; 7] =
-    [Timer::Answer, Timer::Playout, Timer::Farewell, Timer::Media, Timer::Duration, Timer::Tool, Timer::Utterance];
+const ALL: [Timer; 10] = [
+    Timer::Answer,
+    Timer::Playout,
+    Timer::Farewell,
+    Timer::Media,
+    Timer::Duration,
+    Timer::Tool,
+    Timer::Utterance,
+    Timer::Owed,
+    Timer::Idle,
+    Timer::Warning,
+];
 
 impl Timers {
     pub(crate) fn set(&mut self, timer: Timer, at: Option<Duration>) {
         self.0[timer as usize] = at;
+    }
+
+    pub(crate) fn is_set(&self, timer: Timer) -> bool {
+        self.0[timer as usize].is_some()
     }
 
     /// The earliest deadline; of equal ones the first in the order of [`Timer`].

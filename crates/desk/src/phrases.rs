@@ -37,6 +37,14 @@ impl Language {
         }
     }
 
+    /// "One moment, please", μ-law 8 kHz.
+    pub(crate) fn one_moment(self) -> Arc<[u8]> {
+        match self {
+            Self::English => Arc::from(include_bytes!("../phrases/en/one-moment.ulaw").as_slice()),
+            Self::Romanian => Arc::from(include_bytes!("../phrases/ro/one-moment.ulaw").as_slice()),
+        }
+    }
+
     /// When nothing else is left to offer.
     pub(crate) fn apology(self) -> &'static str {
         match self {

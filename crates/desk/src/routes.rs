@@ -84,6 +84,13 @@ pub struct Route {
 #[derive(Clone, Debug)]
 pub struct CallLimits {
     pub duration_max: Duration,
+    /// How long before that the caller is warned.
+    pub warn_before: Option<Duration>,
+    /// An answer that is owed must begin by then, or it is asked for again.
+    pub answer_due: Option<Duration>,
+    /// Silence of both sides after which the caller is asked whether they are there, and how often before goodbye.
+    pub idle_after: Option<Duration>,
+    pub idle_prompts_max: u32,
     /// Audio kept at Twilio ahead of the ear.
     pub lead: Duration,
     /// The assistant's session must be ready by then.

@@ -127,6 +127,8 @@ struct Session {
     tools: Vec<(String, String)>,
     ping: u64,
     unanswered_ping: Option<Instant>,
+    /// Answers begun.
+    answers: usize,
     last_input: Instant,
     closed: bool,
 }
@@ -152,6 +154,7 @@ impl Session {
             tools: Vec::new(),
             ping: 0,
             unanswered_ping: None,
+            answers: 0,
             last_input: Instant::now(),
             closed: false,
         }
@@ -237,8 +240,9 @@ impl Session {
             Some("user_message") => {
                 let text = message["text"].as_str().unwrap_or_default().to_owned();
                 let key = text.split_once("the key ").and_then(|it| it.1.chars().next());
+                let cause = key.map_or(Cause::Asked, Cause::Key);
                 self.note(Moment::ToldInText { text });
-                self.later(self.service.behaviour.thinking, Due::Respond(key.map(Cause::Key)));
+                self.later(self.service.behaviour.thinking, Due::Respond(Some(cause)));
             }
             Some("contextual_update") => {
                 let text = message["text"].as_str().unwrap_or_default();
@@ -336,7 +340,11 @@ impl Session {
                     self.speaking = None;
                 }
             }
-            Due::Respond(cause) => self.respond(cause).await,
+            Due::Respond(_) if self.answers == self.service.behaviour.answers_max => (),
+            Due::Respond(cause) => {
+                self.answers += 1;
+                self.respond(cause).await;
+            }
             Due::Ping => {
                 if self.unanswered_ping.is_some_and(|it| it.elapsed() > PONG_TIMEOUT) {
                     return self.fail(1002, "asyncio_timeout", "a ping was not answered").await;

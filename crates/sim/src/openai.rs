@@ -106,6 +106,8 @@ struct Session {
     /// What the next response answers.
     cause: Option<Cause>,
     replayed: usize,
+    /// Answers begun.
+    answers: usize,
     spoke: bool,
     tools: HashMap<String, String>,
     closed: bool,
@@ -207,6 +209,7 @@ impl Session {
             items: HashMap::new(),
             cause: None,
             replayed: 0,
+            answers: 0,
             spoke: false,
             tools: HashMap::new(),
             closed: false,
@@ -484,7 +487,8 @@ impl Session {
                 self.note(Moment::Replayed { items });
                 Some(Cause::Continue)
             }
-            None if opening => Some(Cause::Start),
+            None if opening && !self.spoke => Some(Cause::Start),
+            None if opening => Some(Cause::Asked),
             None => None,
         };
         // The id exists at once, the words come after some thought.
@@ -535,6 +539,10 @@ impl Session {
 
     /// Begins an answer; its audio comes after `delay`, faster than it plays.
     async fn begin(&mut self, cause: Option<Cause>, delay: Duration) {
+        if self.answers == self.service.behaviour.answers_max {
+            return;
+        }
+        self.answers += 1;
         let (response, item) = (id("resp"), id("item"));
         let reply = cause.and_then(|it| self.service.behaviour.reply(&it));
         let head = json!({"id": response, "object": "realtime.response", "status": "in_progress", "status_details": null, "output": [], "usage": null});

@@ -41,6 +41,8 @@ pub struct Behaviour {
     pub setup: Duration,
     /// Speech is generated this many times faster than it plays.
     pub burst: u32,
+    /// After so many answers a session says nothing more and keeps its socket open: it hangs.
+    pub answers_max: usize,
 }
 
 impl Behaviour {
@@ -55,6 +57,7 @@ impl Behaviour {
             session_max: Duration::from_secs(3600),
             setup: Duration::ZERO,
             burst: 4,
+            answers_max: usize::MAX,
         }
     }
 

@@ -99,6 +99,8 @@ pub(crate) enum Cause {
     Start,
     /// Asked to go on after a history was replayed.
     Continue,
+    /// Asked to say something that nobody in the conversation has asked for.
+    Asked,
     Hear(String),
     Key(char),
     Answered(String),
@@ -129,6 +131,7 @@ impl FromStr for AssistantScript {
             let cause = match cause.split_whitespace().collect::<Vec<_>>()[..] {
                 ["start"] => Cause::Start,
                 ["continue"] => Cause::Continue,
+                ["asked"] => Cause::Asked,
                 ["hear", utterance] => Cause::Hear(utterance.into()),
                 ["key", key] if key.len() == 1 => Cause::Key(key.chars().next().ok_or_else(broken)?),
                 ["answered", tool] => Cause::Answered(tool.into()),

@@ -9,6 +9,11 @@ fn config() -> CallConfig {
         preroll_frames_max: 5,
         lead: Duration::from_millis(200),
         fill_silence: false,
+        warn_before: None,
+        answer_due: None,
+        filler: None,
+        idle_after: None,
+        idle_prompts_max: 2,
         backlog_max: Duration::from_secs(120),
         farewell_timeout: Duration::from_secs(4),
         media_timeout: Duration::from_secs(3600),
@@ -658,6 +663,115 @@ fn our_own_phrase_plays_at_once_and_is_no_part_of_the_conversation() {
 }
 
 #[test]
+fn an_answer_that_does_not_come_is_asked_for_then_excused_then_the_session_is_given_up() {
+    let waiting = || CallConfig {
+        answer_due: Some(Duration::from_secs(6)),
+        filler: Some(vec![0x55; 160].into()),
+        media_timeout: Duration::from_secs(60),
+        farewell_timeout: Duration::from_secs(4),
+        ..config()
+    };
+    // From the greeting on.
+    check_with(
+        waiting(),
+        "0 ready
+         18100 until",
+        "0 record assistant_ready
+         0 ask Greeting
+         6000 ask Greeting
+         12000 play 20ms
+         18000 record ended(assistant_lost)
+         18000 close assistant
+         18000 close caller",
+    );
+    // What begins in time is in time; a silent answer and a tool are answers too; who speaks on is not answered yet.
+    for line in ["says r1 i1 20ms", "done r1", "tool t1 look", "speech"] {
+        let mut bench = Bench::new(waiting());
+        bench.line("0 ready");
+        bench.line("10 starts r1");
+        bench.line(&format!("5900 {line}"));
+        bench.line("6500 until");
+        assert_eq!(bench.transcript.matches("ask Greeting").count(), 1, "{line}: {}", bench.transcript);
+    }
+}
+
+#[test]
+fn a_silent_caller_is_asked_twice_and_then_told_goodbye() {
+    let config = CallConfig {
+        idle_after: Some(Duration::from_secs(15)),
+        media_timeout: Duration::from_secs(3600),
+        duration_max: Duration::from_secs(3600),
+        ..config()
+    };
+    check_with(
+        config.clone(),
+        "0 ready
+         100 says r1 i1 20ms
+         100 whole r1 i1
+         15500 says r2 i2 20ms
+         15500 whole r2 i2
+         31000 says r3 i3 20ms
+         31000 whole r3 i3
+         46500 says r4 i4 20ms
+         46500 whole r4 i4
+         47000 until",
+        "0 record assistant_ready
+         0 ask Greeting
+         15120 ask AreYouThere
+         30520 ask AreYouThere
+         46020 ask Farewell
+         46520 record ended(caller_silent)
+         46520 close assistant
+         46520 close caller",
+    );
+    // Whoever says something is asked afresh, and whoever speaks into the goodbye stays.
+    check_with(
+        CallConfig { idle_prompts_max: 1, ..config },
+        "0 ready
+         100 says r1 i1 20ms
+         100 whole r1 i1
+         15500 says r2 i2 20ms
+         15500 whole r2 i2
+         20000 key 1
+         20100 says r3 i3 20ms
+         20100 whole r3 i3
+         35500 says r4 i4 20ms
+         35500 whole r4 i4
+         51000 says r5 i5 2000ms
+         51500 speech
+         51600 until",
+        "0 record assistant_ready
+         0 ask Greeting
+         15120 ask AreYouThere
+         20000 record key
+         20000 tell The caller pressed the key 1 on the telephone.
+         35120 ask AreYouThere
+         50520 ask Farewell
+         51500 clear
+         51500 truncate i5 500ms
+         51500 record interrupted(500ms of 2s heard)",
+    );
+}
+
+#[test]
+fn the_caller_is_warned_before_the_longest_call_ends() {
+    check_with(
+        CallConfig {
+            duration_max: Duration::from_secs(60),
+            warn_before: Some(Duration::from_secs(30)),
+            media_timeout: Duration::from_secs(3600),
+            ..config()
+        },
+        "0 ready
+         61000 until",
+        "0 record assistant_ready
+         0 ask Greeting
+         30000 ask EndingSoon
+         60000 ask Farewell",
+    );
+}
+
+#[test]
 fn silence_between_utterances_carries_a_background() {
     check_with(
         CallConfig { fill_silence: true, ..config() },
@@ -776,6 +890,9 @@ proptest! {
             utterance_gap: gap.then(|| Duration::from_millis(400)),
             media_timeout: Duration::from_secs(5),
             duration_max: Duration::from_secs(20),
+            warn_before: Some(Duration::from_secs(5)),
+            answer_due: gap.then(|| Duration::from_secs(2)),
+            idle_after: Some(Duration::from_secs(3)),
             ..config()
         });
         let (mut now, mut actions, mut ended, mut marks) = (Duration::ZERO, Vec::new(), 0, Vec::<Mark>::new());
