@@ -381,16 +381,7 @@ impl Call {
             let reason = *reason;
             return self.end(now, reason, actions);
         }
-        let quiet = matches!(self.phase, Phase::Talking)
-            && !self.playback.is_speaking()
-            && self.active.is_none()
-            && self.tools.next_due().is_none()
-            && !self.timers.is_set(Timer::Owed);
-        if !quiet {
-            self.timers.set(Timer::Idle, None);
-        } else if !self.timers.is_set(Timer::Idle) {
-            self.timers.set(Timer::Idle, self.config.idle_after.map(|it| now + it));
-        }
+        self.watch(now);
         self.timers.set(Timer::Playout, self.playback.next_pump());
         self.timers.set(Timer::Tool, self.tools.next_due());
     }
@@ -454,6 +445,20 @@ impl Call {
         }
     }
 
+    /// Nothing may stand still for long: an answer that stopped in the middle is owed, and silence of both sides is counted.
+    fn watch(&mut self, now: Duration) {
+        let at_rest = matches!(self.phase, Phase::Talking) && self.tools.next_due().is_none() && !self.timers.is_set(Timer::Owed);
+        let speaking = self.playback.is_speaking();
+        if at_rest && (self.playback.is_starved(now) || (self.active.is_some() && !speaking)) {
+            self.owe(now, Prompt::Answer);
+        }
+        if !at_rest || speaking || self.active.is_some() {
+            self.timers.set(Timer::Idle, None);
+        } else if !self.timers.is_set(Timer::Idle) {
+            self.timers.set(Timer::Idle, self.config.idle_after.map(|it| now + it));
+        }
+    }
+
     /// The caller has shown to be there.
     fn caller_is_there(&mut self) {
         self.caller_took_part = true;
@@ -473,14 +478,20 @@ impl Call {
     fn answer_overdue(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.owed.1 += 1;
         match self.owed {
-            (what, 1) => actions.push(Action::RequestResponse(what)),
+            // What has begun and stopped cannot be asked for again.
+            (what, 1) => actions.extend(self.active.is_none().then_some(Action::RequestResponse(what))),
             (_, 2) => {
                 if let Some(filler) = &self.config.filler {
                     self.playback.push(None, filler);
                     self.playback.finish(None);
                 }
             }
-            _ => return self.leave(now, EndReason::AssistantLost, Farewell::Enough),
+            _ => {
+                // Nothing more is expected of this session.
+                self.active = None;
+                self.playback.finish_all();
+                return self.leave(now, EndReason::AssistantLost, Farewell::Enough);
+            }
         }
         self.timers.set(Timer::Owed, self.config.answer_due.map(|it| now + it));
     }

@@ -131,6 +131,12 @@ impl Playback {
         !self.segments.is_empty()
     }
 
+    /// Whether an utterance has begun, everything of it was played, and its rest has not come.
+    pub(crate) fn is_starved(&self, now: Duration) -> bool {
+        let open = self.segments.iter().any(|it| !it.closed);
+        open && self.segments.iter().all(|it| it.waiting.len() < FRAME_BYTES) && self.head(now) == self.sent
+    }
+
     /// Where Twilio's player is, by the last confirmed position.
     fn head(&self, now: Duration) -> u64 {
         self.sent.min(self.base.0 + bytes(now.saturating_sub(self.base.1)))

@@ -696,6 +696,36 @@ fn an_answer_that_does_not_come_is_asked_for_then_excused_then_the_session_is_gi
 }
 
 #[test]
+fn an_answer_that_stops_in_the_middle_is_excused_and_given_up() {
+    check_with(
+        CallConfig {
+            answer_due: Some(Duration::from_secs(6)),
+            filler: Some(vec![0x55; 160].into()),
+            media_timeout: Duration::from_secs(60),
+            ..config()
+        },
+        "0 ready
+         10 starts r1
+         20 says r1 i1 500ms
+         600 frame
+         620 frame
+         18700 until",
+        "0 record assistant_ready
+         0 ask Greeting
+         20 play 200ms
+         120 play 100ms
+         220 play 100ms
+         320 play 100ms
+         600 send
+         620 send
+         12600 play 20ms
+         18600 record ended(assistant_lost)
+         18600 close assistant
+         18600 close caller",
+    );
+}
+
+#[test]
 fn a_silent_caller_is_asked_twice_and_then_told_goodbye() {
     let config = CallConfig {
         idle_after: Some(Duration::from_secs(15)),
