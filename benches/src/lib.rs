@@ -85,6 +85,7 @@ fn talking() -> Call {
         filler: None,
         idle_after: None,
         idle_prompts_max: 2,
+        key_gap: Duration::ZERO,
         backlog_max: Duration::from_secs(120),
         farewell_timeout: Duration::from_secs(4),
         media_timeout: Duration::from_secs(5),

@@ -167,6 +167,12 @@ pub const SETTINGS: &[Setting] = &[
         "Silence of both sides after which the assistant asks whether the caller is there; 0: never",
     ),
     setting("limits.idle_prompts", "OFFHOOK_IDLE_PROMPTS", "2", "How often it asks before it says goodbye"),
+    setting(
+        "limits.key_gap_ms",
+        "OFFHOOK_KEY_GAP_MS",
+        "1200",
+        "Keys that follow each other within this time are told to the assistant as one entry; # ends one at once",
+    ),
     setting("limits.lead_ms", "OFFHOOK_LEAD_MS", "200", "Audio kept at Twilio ahead of the ear, 40 to 1000"),
     setting(
         "limits.audio_sample_rate",
@@ -464,6 +470,7 @@ impl Source {
         let answer_due = self.number("limits.answer_due_seconds", 0..=60);
         let idle = self.number("limits.idle_seconds", 0..=3600);
         let idle_prompts = self.number("limits.idle_prompts", 0..=10);
+        let key_gap = self.number("limits.key_gap_ms", 0..=10_000);
         let seconds = |it: u64| (it > 0).then(|| Duration::from_secs(it));
         let lead = self.number("limits.lead_ms", 40..=1000);
         self.parse("limits.audio_sample_rate", "8000, 16000 or 24000", |it| {
@@ -492,6 +499,7 @@ impl Source {
                     answer_due: seconds(answer_due?),
                     idle_after: seconds(idle?),
                     idle_prompts_max: idle_prompts? as u32,
+                    key_gap: Duration::from_millis(key_gap?),
                     lead: Duration::from_millis(lead?),
                     answer_timeout: Duration::from_secs(10),
                     media_timeout: Duration::from_secs(5),

@@ -70,6 +70,7 @@ pub fn limits() -> CallLimits {
         answer_due: Some(Duration::from_secs(6)),
         idle_after: None,
         idle_prompts_max: 2,
+        key_gap: Duration::from_millis(1200),
         lead: Duration::from_millis(200),
         answer_timeout: Duration::from_secs(10),
         media_timeout: Duration::from_secs(5),

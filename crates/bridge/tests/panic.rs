@@ -78,6 +78,7 @@ fn plan(call: &str) -> CallPlan {
             filler: Option::None,
             idle_after: Option::None,
             idle_prompts_max: 2,
+            key_gap: Duration::ZERO,
             backlog_max: second,
             farewell_timeout: second,
             media_timeout: 60 * second,

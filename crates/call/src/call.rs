@@ -44,6 +44,8 @@ pub struct CallConfig {
     pub idle_after: Option<Duration>,
     /// How often it asks before it says goodbye.
     pub idle_prompts_max: u32,
+    /// Keys that follow each other within this time are one entry, told to the assistant as a whole; `#` ends one at once.
+    pub key_gap: Duration,
     /// Gap in the audio that ends an utterance, for providers that announce no end; `None` for those that do. Speech comes
     /// faster than it plays, so a short gap is proof enough.
     pub utterance_gap: Option<Duration>,
@@ -210,6 +212,8 @@ pub struct Call {
     owed: (Prompt, u32),
     /// How often the silent caller has been asked.
     idle_prompts: u32,
+    /// Keys not yet told to the assistant.
+    keys: String,
     /// Texts of items whose audio has not come yet.
     early_texts: VecDeque<(ItemId, String)>,
     orders: Vec<Order>,
@@ -217,6 +221,8 @@ pub struct Call {
 
 /// Texts kept for items without audio; a provider sends a handful at most.
 const EARLY_TEXTS_MAX: usize = 8;
+/// Longest entry: a card number with its prefix is shorter.
+const KEYS_MAX: usize = 32;
 
 impl Call {
     /// A call whose stream has just started.
@@ -250,6 +256,7 @@ impl Call {
             turn: None,
             owed: (config.opening, 0),
             idle_prompts: 0,
+            keys: String::new(),
             early_texts: VecDeque::new(),
             orders: Vec::with_capacity(32),
             config,
@@ -429,9 +436,27 @@ impl Call {
         if matches!(self.phase, Phase::Talking) {
             // A key is meant as an answer: the assistant stops talking, and the provider has not heard anything.
             self.cut(now, true, actions);
-            actions.push(Action::TellAssistant(format!("The caller pressed the key {key} on the telephone.")));
-            self.owe(now, Prompt::Answer);
+            self.timers.set(Timer::Owed, None);
         }
+        self.keys.push(key);
+        self.timers.set(Timer::Keys, Some(now + self.config.key_gap));
+        if key == '#' || self.keys.len() >= KEYS_MAX {
+            self.keys_complete(now, actions);
+        }
+    }
+
+    /// Tells the assistant what was keyed; while it connects, the keys wait for it.
+    fn keys_complete(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.timers.set(Timer::Keys, None);
+        if !matches!(self.phase, Phase::Talking) || self.keys.is_empty() {
+            return;
+        }
+        let keys = std::mem::take(&mut self.keys);
+        actions.push(Action::TellAssistant(match keys.len() {
+            1 => format!("The caller pressed the key {keys} on the telephone."),
+            _ => format!("The caller keyed {keys} on the telephone."),
+        }));
+        self.owe(now, Prompt::Answer);
     }
 
     fn assistant_ready(&mut self, now: Duration, actions: &mut Vec<Action>) {
@@ -442,12 +467,14 @@ impl Call {
             self.phase = Phase::Talking;
             self.timers.set(Timer::Answer, None);
             self.owe(now, self.config.opening);
+            self.keys_complete(now, actions);
         }
     }
 
     /// Nothing may stand still for long: an answer that stopped in the middle is owed, and silence of both sides is counted.
     fn watch(&mut self, now: Duration) {
-        let at_rest = matches!(self.phase, Phase::Talking) && self.tools.next_due().is_none() && !self.timers.is_set(Timer::Owed);
+        let waits = self.timers.is_set(Timer::Owed) || self.timers.is_set(Timer::Keys) || self.tools.next_due().is_some();
+        let at_rest = matches!(self.phase, Phase::Talking) && !waits;
         let speaking = self.playback.is_speaking();
         if at_rest && (self.playback.is_starved(now) || (self.active.is_some() && !speaking)) {
             self.owe(now, Prompt::Answer);
@@ -663,7 +690,7 @@ impl Call {
     fn leave(&mut self, now: Duration, reason: EndReason, farewell: Farewell) {
         if !matches!(self.phase, Phase::Ending { .. } | Phase::Ended) {
             self.phase = Phase::Ending { reason, farewell };
-            for done in [Timer::Answer, Timer::Owed, Timer::Idle, Timer::Warning] {
+            for done in [Timer::Answer, Timer::Owed, Timer::Idle, Timer::Warning, Timer::Keys] {
                 self.timers.set(done, None);
             }
             let until = self.playback.expected_end(now) + self.config.farewell_timeout;
@@ -727,6 +754,7 @@ impl Call {
             Timer::Playout => (),
             Timer::Owed => self.answer_overdue(now, actions),
             Timer::Idle => self.idle(now, actions),
+            Timer::Keys => self.keys_complete(now, actions),
             Timer::Warning => {
                 if matches!(self.phase, Phase::Talking) {
                     actions.push(Action::RequestResponse(Prompt::EndingSoon));

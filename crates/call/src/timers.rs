@@ -25,13 +25,15 @@ pub enum Timer {
     Idle,
     /// The longest allowed call comes near.
     Warning,
+    /// No further key has followed: the caller has keyed all they want to.
+    Keys,
 }
 
 /// At most one deadline per timer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Timers([Option<Duration>; 10]);
+pub(crate) struct Timers([Option<Duration>; 11]);
 
-const ALL: [Timer; 10] = [
+const ALL: [Timer; 11] = [
     Timer::Answer,
     Timer::Playout,
     Timer::Farewell,
@@ -42,6 +44,7 @@ const ALL: [Timer; 10] = [
     Timer::Owed,
     Timer::Idle,
     Timer::Warning,
+    Timer::Keys,
 ];
 
 impl Timers {

@@ -476,6 +476,7 @@ impl Desk {
             filler: Some(route.language.one_moment()),
             idle_after: limits.idle_after,
             idle_prompts_max: limits.idle_prompts_max,
+            key_gap: limits.key_gap,
             tool_timeout: Duration::from_secs(20),
             utterance_gap: (!announces_end_of_speech).then_some(Duration::from_millis(400)),
             provider_cancels: true,

@@ -91,6 +91,8 @@ pub struct CallLimits {
     /// Silence of both sides after which the caller is asked whether they are there, and how often before goodbye.
     pub idle_after: Option<Duration>,
     pub idle_prompts_max: u32,
+    /// Keys that follow each other within this time are one entry.
+    pub key_gap: Duration,
     /// Audio kept at Twilio ahead of the ear.
     pub lead: Duration,
     /// The assistant's session must be ready by then.

@@ -14,6 +14,7 @@ fn config() -> CallConfig {
         filler: None,
         idle_after: None,
         idle_prompts_max: 2,
+        key_gap: Duration::from_millis(1200),
         backlog_max: Duration::from_secs(120),
         farewell_timeout: Duration::from_secs(4),
         media_timeout: Duration::from_secs(3600),
@@ -542,7 +543,8 @@ fn a_key_stops_the_assistant_and_is_answered() {
         "0 ready
          0 starts r1
          0 says r1 i1 1000ms
-         300 key 9",
+         300 key 9
+         1600 until",
         "0 record assistant_ready
          0 ask Greeting
          300 record key
@@ -550,7 +552,32 @@ fn a_key_stops_the_assistant_and_is_answered() {
          300 truncate i1 300ms
          300 record interrupted(300ms of 1s heard)
          300 cancel r1
-         300 tell The caller pressed the key 9 on the telephone.",
+         1500 tell The caller pressed the key 9 on the telephone.",
+    );
+}
+
+#[test]
+fn keys_that_belong_together_are_told_as_one_entry() {
+    check(
+        "0 key 0
+         50 ready
+         1400 key 4
+         2000 key 2
+         2500 key #
+         4000 key 7
+         5000 key 8
+         6300 until",
+        "0 record key
+         50 record assistant_ready
+         50 ask Greeting
+         50 tell The caller pressed the key 0 on the telephone.
+         1400 record key
+         2000 record key
+         2500 record key
+         2500 tell The caller keyed 42# on the telephone.
+         4000 record key
+         5000 record key
+         6200 tell The caller keyed 78 on the telephone.",
     );
 }
 
@@ -763,23 +790,23 @@ fn a_silent_caller_is_asked_twice_and_then_told_goodbye() {
          15500 says r2 i2 20ms
          15500 whole r2 i2
          20000 key 1
-         20100 says r3 i3 20ms
-         20100 whole r3 i3
-         35500 says r4 i4 20ms
-         35500 whole r4 i4
-         51000 says r5 i5 2000ms
-         51500 speech
-         51600 until",
+         21300 says r3 i3 20ms
+         21300 whole r3 i3
+         36500 says r4 i4 20ms
+         36500 whole r4 i4
+         52000 says r5 i5 2000ms
+         52500 speech
+         52600 until",
         "0 record assistant_ready
          0 ask Greeting
          15120 ask AreYouThere
          20000 record key
-         20000 tell The caller pressed the key 1 on the telephone.
-         35120 ask AreYouThere
-         50520 ask Farewell
-         51500 clear
-         51500 truncate i5 500ms
-         51500 record interrupted(500ms of 2s heard)",
+         21200 tell The caller pressed the key 1 on the telephone.
+         36320 ask AreYouThere
+         51520 ask Farewell
+         52500 clear
+         52500 truncate i5 500ms
+         52500 record interrupted(500ms of 2s heard)",
     );
 }
 
