@@ -6,7 +6,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use media::file::{Limits, Reader};
 
-const LIMITS: Limits = Limits { bytes: 1 << 20, duration: Duration::from_secs(60) };
+const LIMITS: Limits = Limits { bytes: 1 << 20, duration: Duration::from_secs(60), ..Limits::UPLOAD };
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(mut reader) = Reader::open(Cursor::new(bytes.to_vec()), LIMITS) {

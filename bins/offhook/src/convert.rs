@@ -107,11 +107,14 @@ impl Convert {
             if filled == 0 {
                 converted.clear();
                 filter.finish(&mut converted);
-                return write_out(&mut output, &converted);
+                write_out(&mut output, &converted)?;
+                return Ok(());
             }
             converted.clear();
             filter.push(&piece[..filled], &mut converted);
-            write_out(&mut output, &converted)?;
+            if !write_out(&mut output, &converted)? {
+                return Ok(());
+            }
         }
     }
 
@@ -232,11 +235,11 @@ fn fill(input: &mut impl Read, piece: &mut [u8]) -> Result<usize> {
     Ok(filled)
 }
 
-fn write_out(output: &mut impl Write, bytes: &[u8]) -> Result<()> {
+/// `false` when whoever read our output has seen enough.
+fn write_out(output: &mut impl Write, bytes: &[u8]) -> Result<bool> {
     match output.write_all(bytes).and_then(|()| output.flush()) {
-        // Whoever read our output has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        result => result.context("stdout"),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true).context("stdout"),
     }
 }
 

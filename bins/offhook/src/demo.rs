@@ -62,6 +62,26 @@ pub struct Options {
     pub folder: PathBuf,
 }
 
+impl Options {
+    /// One English call in virtual time, in memory, nothing printed.
+    pub fn simulated(provider: Provider, format: Format, folder: &Path) -> Self {
+        Self {
+            provider,
+            format,
+            language: "en".into(),
+            calls: 1,
+            calls_max: 10,
+            prefix: String::new(),
+            sound: SoundPlan::default(),
+            limits: limits(),
+            network: Network::memory(),
+            virtual_time: true,
+            print: false,
+            folder: folder.to_owned(),
+        }
+    }
+}
+
 /// Limits that a story does not meet unless it means to: only the waiting for answers is as in real calls.
 pub fn limits() -> CallLimits {
     CallLimits {

@@ -1,27 +1,20 @@
 //! The whole story in virtual time: every provider, format and language, in memory, in a second or two.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use bridge::SoundPlan;
 use media::enhance::Bed;
 use offhook::demo::{self, Format, Options, Provider};
-use sim::{Behaviour, Network};
+use sim::Behaviour;
 
 fn options(provider: Provider, format: Format, language: &str, calls: usize) -> Options {
     Options {
-        provider,
-        format,
         language: language.into(),
         calls,
         calls_max: calls + 10,
-        prefix: String::new(),
-        sound: SoundPlan::default(),
-        limits: demo::limits(),
-        network: Network::memory(),
-        virtual_time: true,
         print: std::env::var_os("SHOW_TIMELINE").is_some(),
-        folder: PathBuf::new(),
+        ..Options::simulated(provider, format, Path::new(""))
     }
 }
 

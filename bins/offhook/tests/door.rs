@@ -32,20 +32,8 @@ fn at_the_door_under<F: Future<Output = Door>>(prefix: &str, story: impl FnOnce(
     runtime.block_on(async {
         tokio::time::pause();
         let net = Network::memory();
-        let options = Options {
-            provider: Provider::Openai,
-            format: Format::Ulaw,
-            language: "en".into(),
-            calls: 1,
-            calls_max: 10,
-            prefix: prefix.into(),
-            network: net.clone(),
-            sound: bridge::SoundPlan::default(),
-            limits: offhook::demo::limits(),
-            virtual_time: true,
-            print: false,
-            folder: folder.path().to_owned(),
-        };
+        let simulated = Options::simulated(Provider::Openai, Format::Ulaw, folder.path());
+        let options = Options { prefix: prefix.into(), network: net.clone(), ..simulated };
         let stage = Stage::set(&options).await.unwrap();
         let base = format!("http://{}{prefix}", stage.address);
         let door = story(Door { stage, net, base }).await;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use benches::{Counting, live_bytes};
 use offhook::demo::{Format, Options, Provider, Stage};
-use sim::Network;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -20,20 +19,8 @@ fn memory_is_flat_over_hundreds_of_calls() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         tokio::time::pause();
-        let options = Options {
-            provider: Provider::Openai,
-            format: Format::Pcm16,
-            language: "en".into(),
-            calls: CALLS,
-            calls_max: CALLS,
-            prefix: String::new(),
-            network: Network::memory(),
-            sound: bridge::SoundPlan::default(),
-            limits: offhook::demo::limits(),
-            virtual_time: true,
-            print: false,
-            folder: folder.path().to_owned(),
-        };
+        let simulated = Options::simulated(Provider::Openai, Format::Pcm16, folder.path());
+        let options = Options { calls: CALLS, calls_max: CALLS, ..simulated };
         let stage = Stage::set(&options).await.unwrap();
         let mut after = Vec::new();
         for _ in 0..5 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use desk::CallLimits;
 use media::file::{Limits, Reader};
 use offhook::demo::{CALLED, Format, Options, Provider, Stage, TENANT};
-use sim::{Behaviour, CallOutcome, Moment, Network};
+use sim::{Behaviour, CallOutcome, Moment};
 use store::{CallRow, Line};
 
 struct Aftermath {
@@ -42,20 +42,7 @@ fn virtual_time<F: Future>(story: F) -> F::Output {
 }
 
 fn options(folder: &tempfile::TempDir, provider: Provider) -> Options {
-    Options {
-        provider,
-        format: Format::Ulaw,
-        language: "en".into(),
-        calls: 1,
-        calls_max: 10,
-        prefix: String::new(),
-        network: Network::memory(),
-        sound: bridge::SoundPlan::default(),
-        limits: offhook::demo::limits(),
-        virtual_time: true,
-        print: false,
-        folder: folder.path().to_owned(),
-    }
+    Options::simulated(provider, Format::Ulaw, folder.path())
 }
 
 /// Rings with a script; checks what every ending must leave behind.
@@ -199,6 +186,14 @@ fn a_provider_that_hangs_is_asked_again_excused_and_replaced() {
             },
         );
     }
+}
+
+#[test]
+fn a_number_keyed_in_is_one_entry_for_the_assistant() {
+    plain("hear greeting\npress 4\npress 2\npress #\nwait 3000ms\nhang up", |it| {
+        let told = |text: &str| it.count(|it| matches!(it, Moment::ToldInText { text: it } if it.contains(text)));
+        assert_eq!((told("keyed 42#"), told("The caller")), (1, 1), "{}", it.story());
+    });
 }
 
 #[test]

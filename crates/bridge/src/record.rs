@@ -152,6 +152,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_disk_that_takes_nothing_costs_the_recording_and_nothing_else() {
+        // A device that is always full, behind a name that can be opened.
+        let folder = std::env::temp_dir().join(format!("offhook-recorder-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::os::unix::fs::symlink("/dev/full", folder.join("call.wav")).unwrap();
+        let mut recorder = Recorder::start(&folder.join("call.wav"));
+        for _ in 0..200 {
+            recorder.caller(&Frame::SILENCE);
+            tokio::task::yield_now().await;
+        }
+        assert!(recorder.finish().await.is_none());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
     async fn the_right_channel_is_what_was_played_when_it_was_played() {
         let folder = std::env::temp_dir().join(format!("offhook-recorder-{}", uuid::Uuid::new_v4()));
         let path = folder.join("a/call.wav");

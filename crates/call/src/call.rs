@@ -438,9 +438,11 @@ impl Call {
             self.cut(now, true, actions);
             self.timers.set(Timer::Owed, None);
         }
-        self.keys.push(key);
-        self.timers.set(Timer::Keys, Some(now + self.config.key_gap));
-        if key == '#' || self.keys.len() >= KEYS_MAX {
+        if matches!(self.phase, Phase::Connecting { .. } | Phase::Talking) && self.keys.len() < KEYS_MAX {
+            self.keys.push(key);
+            self.timers.set(Timer::Keys, Some(now + self.config.key_gap));
+        }
+        if key == '#' || self.keys.len() == KEYS_MAX {
             self.keys_complete(now, actions);
         }
     }

@@ -57,6 +57,8 @@ fn limits_hold() {
         assert!(matches!(read(bytes, small), Err(ReadError::TooLarge(_))), "{name}");
         let short = Limits { duration: Duration::from_millis(700), ..Limits::UPLOAD };
         assert!(matches!(read(bytes, short), Err(ReadError::TooLong(_))), "{name}");
+        let little = Limits { memory: 10_000, ..Limits::UPLOAD };
+        assert!(matches!(read(bytes, little), Err(ReadError::TooMuch(10_000))), "{name}");
         let mut reader = Reader::open(Cursor::new(bytes.to_vec()), Limits::UPLOAD).unwrap();
         let mut packets = 0;
         let stopped = reader.read_all_while(|progress| {

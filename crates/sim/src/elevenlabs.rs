@@ -239,7 +239,7 @@ impl Session {
             }
             Some("user_message") => {
                 let text = message["text"].as_str().unwrap_or_default().to_owned();
-                let key = text.split_once("the key ").and_then(|it| it.1.chars().next());
+                let key = crate::script::first_key(&text);
                 let cause = key.map_or(Cause::Asked, Cause::Key);
                 self.note(Moment::ToldInText { text });
                 self.later(self.service.behaviour.thinking, Due::Respond(Some(cause)));

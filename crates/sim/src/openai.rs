@@ -411,7 +411,7 @@ impl Session {
                     let message = "Missing required parameter: 'item.content[0].text'.";
                     return self.error("missing_required_parameter", message, Some("item.content[0].text"), None).await;
                 }
-                let key = text.split_once("the key ").and_then(|it| it.1.chars().next());
+                let key = crate::script::first_key(&text);
                 if let (Some(key), "user") = (key, role) {
                     self.cause = Some(Cause::Key(key));
                     self.note(Moment::ToldInText { text });

@@ -49,11 +49,11 @@ impl fmt::Display for Step {
     }
 }
 
-/// Lines without comments, with their numbers.
+/// Lines without comments, with their numbers. A comment begins with `# `: `#` alone is a key of the telephone.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
         .enumerate()
-        .map(|(index, line)| (index + 1, line.split('#').next().unwrap_or_default().trim()))
+        .map(|(index, line)| (index + 1, line.split("# ").next().unwrap_or_default().trim()))
         .filter(|it| !it.1.is_empty())
 }
 
@@ -106,6 +106,11 @@ pub(crate) enum Cause {
     Answered(String),
 }
 
+/// The first key of what an assistant is told of an entry: one key by "the key 9", several by "keyed 42#".
+pub(crate) fn first_key(told: &str) -> Option<char> {
+    told.split_once("the key ").or_else(|| told.split_once(" keyed "))?.1.chars().next()
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     Say(String),
@@ -154,7 +159,8 @@ mod tests {
 
     #[test]
     fn scripts_read_and_print() {
-        let text = "hear greeting\nsay book # words\nhear hours for 1500ms\npress 9\nwait 20ms\nhang up\nlose socket\ngarbage";
+        let text =
+            "hear greeting\nsay book # words\nhear hours for 1500ms\npress 9\npress #\nwait 20ms\nhang up\nlose socket\ngarbage";
         let script: CallerScript = text.parse().unwrap();
         let printed: Vec<String> = script.0.iter().map(ToString::to_string).collect();
         assert_eq!(printed.join("\n"), text.replace(" # words", ""));

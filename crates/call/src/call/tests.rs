@@ -579,6 +579,12 @@ fn keys_that_belong_together_are_told_as_one_entry() {
          5000 record key
          6200 tell The caller keyed 78 on the telephone.",
     );
+    // Whoever leans on the keys while nobody listens fills no memory.
+    let mut bench = Bench::new(config());
+    (0..5000).for_each(|_| bench.line("0 key 5"));
+    bench.line("50 ready");
+    let told = bench.transcript.lines().find(|it| it.contains("tell")).unwrap();
+    assert_eq!(told, format!("50 tell The caller keyed {} on the telephone.", "5".repeat(32)));
 }
 
 #[test]

@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_chain_says_what_it_is_and_adds_up() {
         let chain = Chain::default().with(NoiseSuppression::default()).with(GainControl::default());
-        assert_eq!(chain.to_string(), "noise suppression (10.7 ms, 90 µs) → gain control (0 ms, 2 µs)");
+        assert_eq!(chain.to_string(), "noise suppression (10.7 ms, 90 µs) → gain control (0 ms, 1 µs)");
         assert!((chain.delay_ms() - 10.7).abs() < 0.01 && !chain.is_empty());
     }
 

@@ -34,7 +34,7 @@ impl Stage for GainControl {
     }
 
     fn cost_us(&self) -> f32 {
-        2.0
+        1.0
     }
 
     fn process(&mut self, samples: &mut Samples) {

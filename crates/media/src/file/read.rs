@@ -29,13 +29,16 @@ pub struct Limits {
     pub bytes: u64,
     /// Longest audio.
     pub duration: Duration,
+    /// Most memory for a file that is read as a whole, in bytes of samples: a small file can decode to a thousand times its
+    /// size.
+    pub memory: usize,
 }
 
 impl Limits {
-    /// For what strangers send: 25 MiB, 15 minutes.
-    pub const UPLOAD: Self = Self { bytes: 25 << 20, duration: Duration::from_secs(15 * 60) };
-    /// For an operator's own files: 4 GiB, 24 hours.
-    pub const FILE: Self = Self { bytes: 4 << 30, duration: Duration::from_secs(24 * 3600) };
+    /// For what strangers send: 25 MiB, 15 minutes, 200 MiB decoded (15 minutes of stereo at 48 kHz are 165).
+    pub const UPLOAD: Self = Self { bytes: 25 << 20, duration: Duration::from_secs(15 * 60), memory: 200 << 20 };
+    /// For an operator's own files: 4 GiB, 24 hours, 4 GiB decoded.
+    pub const FILE: Self = Self { bytes: 4 << 30, duration: Duration::from_secs(24 * 3600), memory: 4 << 30 };
 }
 
 /// The kind of a file, told from its content, never from its name.
@@ -92,6 +95,8 @@ pub enum ReadError {
     TooLarge(u64),
     #[error("the audio is longer than {} s", .0.as_secs())]
     TooLong(Duration),
+    #[error("decoded, the file is larger than {0} bytes")]
+    TooMuch(usize),
     #[error("reading it took too long")]
     Stopped,
     #[error("the file is damaged: {0}")]
@@ -206,7 +211,7 @@ impl Reader {
     /// The rest of the file: interleaved samples, all in memory.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// As [`read`](Self::read), and [`ReadError::TooMuch`].
     pub fn read_all(&mut self) -> Result<Vec<i16>, ReadError> {
         self.read_all_while(|_| true)
     }
@@ -215,10 +220,13 @@ impl Reader {
     /// where a caller with a clock sets a time limit.
     ///
     /// # Errors
-    /// As [`read`](Self::read), and [`ReadError::Stopped`].
+    /// As [`read_all`](Self::read_all), and [`ReadError::Stopped`].
     pub fn read_all_while(&mut self, mut go_on: impl FnMut(f64) -> bool) -> Result<Vec<i16>, ReadError> {
         let mut samples = Vec::new();
         while self.read(&mut samples)? {
+            if samples.len() * size_of::<i16>() > self.limits.memory {
+                return Err(ReadError::TooMuch(self.limits.memory));
+            }
             if !go_on(self.progress()) {
                 return Err(ReadError::Stopped);
             }

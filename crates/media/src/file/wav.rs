@@ -147,6 +147,17 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_is_said_at_once_and_what_was_synced_stays() {
+        let mut room = [0; 100];
+        let mut writer = WavWriter::new(Cursor::new(&mut room[..]), Encoding::Pcm16, 1, 8000).unwrap();
+        writer.write(&[7; 20]).unwrap();
+        writer.sync().unwrap();
+        assert_eq!(writer.write(&[7; 20]).unwrap_err().kind(), io::ErrorKind::WriteZero);
+        drop(writer);
+        assert_eq!(read(room[..84].to_vec()), (8000, 1, vec![7; 20]));
+    }
+
+    #[test]
     fn a_killed_writer_leaves_what_it_had_synced() {
         let mut writer = WavWriter::new(Cursor::new(Vec::new()), Encoding::Pcm16, 2, 8000).unwrap();
         writer.write(&[1, 2, 3, 4]).unwrap();
