@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
-use call::{Action, Call, CallConfig, Input, ItemId, Prompt, ResponseId};
+use call::{Action, Call, CallConfig, Input, ItemId, Manner, ResponseId};
 use crossbeam_queue::ArrayQueue;
 use media::g711::ulaw;
 use media::{FRAME_BYTES, Format, Frame, Rate, Transcoder};
@@ -75,29 +75,10 @@ pub fn voice() -> [u8; FRAME_BYTES] {
 
 /// A call in the middle of a conversation.
 fn talking() -> Call {
-    let config = CallConfig {
-        answer_timeout: Duration::from_secs(10),
-        preroll_frames_max: 100,
-        lead: Duration::from_millis(200),
-        fill_silence: false,
-        warn_before: None,
-        answer_due: None,
-        filler: None,
-        idle_after: None,
-        idle_prompts_max: 2,
-        key_gap: Duration::ZERO,
-        backlog_max: Duration::from_secs(120),
-        farewell_timeout: Duration::from_secs(4),
-        media_timeout: Duration::from_secs(5),
-        duration_max: Duration::MAX,
-        tool_timeout: Duration::from_secs(20),
-        utterance_gap: None,
-        provider_cancels: true,
-        phrase: None,
-        opening: Prompt::Greeting,
-    };
+    let manner = Manner { decides: true, utterance_gap: None, session_life: None };
+    let config = CallConfig { duration_max: Duration::MAX, ..CallConfig::new(vec![manner]) };
     let mut call = Call::new(config);
-    call.handle(Duration::ZERO, Input::AssistantReady, &mut Vec::new());
+    call.handle(Duration::ZERO, Input::AssistantReady { opened: false }, &mut Vec::new());
     call
 }
 

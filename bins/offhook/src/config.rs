@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan, SoundPlan};
-use desk::{CallLimits, Language, PublicUrl, Route, Settings};
+use bridge::{AssistantPlan, ElevenLabsPlan, LivePlan, OpenAiPlan, SoundPlan, TranscriptionPlan, Turns};
+use call::{CallConfig, Confirm, HeardBy, Interruption, KeyAction, Meanwhile};
+use desk::{Language, PublicUrl, Route, Settings};
 use media::enhance::Bed;
 use media::file::{Limits, Reader};
 use secrecy::SecretString;
@@ -79,7 +80,37 @@ pub const SETTINGS: &[Setting] = &[
         "Lets every request in; only on loopback without public address",
     ),
     setting("assistant.name", "OFFHOOK_ASSISTANT_NAME", "front-desk", "Name of the assistant in records"),
-    setting("assistant.provider", "OFFHOOK_PROVIDER", "openai", "Who answers: openai or elevenlabs"),
+    setting(
+        "assistant.provider",
+        "OFFHOOK_PROVIDER",
+        "openai",
+        "Who answers: openai, elevenlabs or openai-live; several, with commas between, are tried in that order",
+    ),
+    setting(
+        "assistant.prepare",
+        "OFFHOOK_PREPARE",
+        "true",
+        "Open the assistant's session while it rings: callers are greeted at once",
+    ),
+    setting(
+        "assistant.protect_greeting",
+        "OFFHOOK_PROTECT_GREETING",
+        "false",
+        "The greeting cannot be interrupted; until it is over the assistant hears nothing",
+    ),
+    setting(
+        "assistant.notice",
+        "OFFHOOK_NOTICE",
+        "",
+        "An audio file that is heard out before anything else, such as a legal notice",
+    ),
+    setting("assistant.hold_sound", "OFFHOOK_HOLD_SOUND", "", "An audio file that callers on hold hear, over and over"),
+    setting(
+        "assistant.last_resort",
+        "OFFHOOK_LAST_RESORT",
+        "",
+        "A name under [destinations]: who is rung when no assistant can answer; otherwise callers hear an apology",
+    ),
     setting("assistant.language", "OFFHOOK_LANGUAGE", "en", "en or ro"),
     setting(
         "assistant.instructions",
@@ -116,9 +147,75 @@ pub const SETTINGS: &[Setting] = &[
         "gpt-transcribe",
         "Writes down what the caller says; empty: nobody does",
     ),
-    setting("openai.vad_threshold", "OPENAI_VAD_THRESHOLD", "0.5", "How loud speech must be, 0 to 1"),
-    setting("openai.vad_prefix_ms", "OPENAI_VAD_PREFIX_MS", "300", "Audio before the detected start that belongs to the turn"),
-    setting("openai.vad_silence_ms", "OPENAI_VAD_SILENCE_MS", "500", "Silence that ends the caller's turn"),
+    setting(
+        "openai.transcription_prompt",
+        "OPENAI_TRANSCRIPTION_PROMPT",
+        "",
+        "What the calls are about, for that model; not every one takes it",
+    ),
+    setting(
+        "openai.transcription_keywords",
+        "OPENAI_TRANSCRIPTION_KEYWORDS",
+        "",
+        "Names and words to expect, with commas between; only gpt-transcribe and gpt-live-transcribe",
+    ),
+    setting(
+        "openai.turns",
+        "OPENAI_TURNS",
+        "balanced",
+        "When the caller's turn is over: quick (300 ms of silence), balanced (500), patient (900), noisy (600, only loud speech), semantic (by meaning)",
+    ),
+    setting(
+        "openai.vad_threshold",
+        "OPENAI_VAD_THRESHOLD",
+        "",
+        "How loud speech must be, 0 to 1; instead of the preset's 0.5 (noisy: 0.7)",
+    ),
+    setting(
+        "openai.vad_prefix_ms",
+        "OPENAI_VAD_PREFIX_MS",
+        "",
+        "Audio before the detected start that belongs to the turn; instead of the preset's 300",
+    ),
+    setting("openai.vad_silence_ms", "OPENAI_VAD_SILENCE_MS", "", "Silence that ends the caller's turn; instead of the preset's"),
+    setting(
+        "openai.eagerness",
+        "OPENAI_EAGERNESS",
+        "auto",
+        "For semantic turns: low (waits up to 8 s), medium (4 s), high (2 s), auto",
+    ),
+    setting(
+        "openai.noise_reduction",
+        "OPENAI_NOISE_REDUCTION",
+        "",
+        "OpenAI's own noise reduction: near_field (a telephone at the ear), far_field (hands-free); empty: none",
+    ),
+    setting("openai.speed", "OPENAI_SPEED", "", "How fast the voice speaks, 0.25 to 1.5; empty: as it is"),
+    setting("openai.tool_choice", "OPENAI_TOOL_CHOICE", "auto", "Whether the model calls tools: auto, none, required"),
+    setting(
+        "openai.parallel_tool_calls",
+        "OPENAI_PARALLEL_TOOL_CALLS",
+        "",
+        "Several tools at a time: true or false; only for reasoning models; empty: the model's own way",
+    ),
+    setting(
+        "openai.reasoning_effort",
+        "OPENAI_REASONING_EFFORT",
+        "",
+        "How much the model thinks before it speaks: minimal, low, medium, high, xhigh; only for reasoning models",
+    ),
+    setting("openai.max_output_tokens", "OPENAI_MAX_OUTPUT_TOKENS", "", "Longest answer, 1 to 4096 tokens; empty: no limit"),
+    setting(
+        "openai.retention_ratio",
+        "OPENAI_RETENTION_RATIO",
+        "",
+        "What is kept of a context that is full, 0 to 1: less saves money on long calls; empty: as much as fits",
+    ),
+    setting("openai.tracing", "OPENAI_TRACING", "false", "Traces at OpenAI, which hold what was said"),
+    setting("live.url", "OPENAI_LIVE_URL", "wss://api.openai.com/v1/live/sessions", "Address of OpenAI Live"),
+    setting("live.model", "OPENAI_LIVE_MODEL", "gpt-live-1", "Voice model of OpenAI Live"),
+    setting("live.thinking_model", "OPENAI_LIVE_THINKING_MODEL", "gpt-5-mini", "Text model behind that voice"),
+    setting("live.voice", "OPENAI_LIVE_VOICE", "marin", "Voice of OpenAI Live"),
     secret("elevenlabs.api_key", "ELEVENLABS_API_KEY", "ElevenLabs key; without it the agent must be public"),
     setting("elevenlabs.agent_id", "ELEVENLABS_AGENT_ID", "", "Which agent answers"),
     setting("elevenlabs.base_url", "ELEVENLABS_BASE_URL", "https://api.elevenlabs.io", "Address of ElevenLabs' API"),
@@ -127,6 +224,62 @@ pub const SETTINGS: &[Setting] = &[
         "ELEVENLABS_ALLOW_OVERRIDES",
         "false",
         "The agent's security settings permit overriding first message and language",
+    ),
+    setting(
+        "elevenlabs.prompt",
+        "ELEVENLABS_PROMPT",
+        "",
+        "Instead of the agent's own system prompt; its settings must permit it",
+    ),
+    setting(
+        "elevenlabs.first_message",
+        "ELEVENLABS_FIRST_MESSAGE",
+        "",
+        "Instead of the agent's own; its settings must permit it",
+    ),
+    setting("elevenlabs.voice_id", "ELEVENLABS_VOICE_ID", "", "Instead of the agent's own voice; its settings must permit it"),
+    setting(
+        "elevenlabs.speed",
+        "ELEVENLABS_SPEED",
+        "",
+        "How fast the voice speaks, 0.7 to 1.2; the agent's settings must permit it",
+    ),
+    setting(
+        "floor.interruption",
+        "OFFHOOK_INTERRUPTION",
+        "immediate",
+        "immediate: the first sound of the caller cuts the assistant off; confirmed: only speech that lasts, or words that mean something (OpenAI)",
+    ),
+    setting(
+        "floor.heard_by",
+        "OFFHOOK_HEARD_BY",
+        "provider",
+        "Whose detector counts: provider, ourselves, either (whichever is first); with a provider that decides, ours only lowers the voice",
+    ),
+    setting("floor.confirm_ms", "OFFHOOK_CONFIRM_MS", "600", "Speech that is proof of an interruption, 100 to 3000"),
+    setting(
+        "floor.meanwhile",
+        "OFFHOOK_MEANWHILE",
+        "duck",
+        "What the assistant does until it is proven: duck (12 dB quieter), pause (and go on from there)",
+    ),
+    setting(
+        "floor.words_within_ms",
+        "OFFHOOK_WORDS_WITHIN_MS",
+        "1500",
+        "How long words are waited for after a shorter sound, 200 to 5000",
+    ),
+    setting(
+        "floor.back_channel",
+        "OFFHOOK_BACK_CHANNEL",
+        "",
+        "Words that take no floor, with commas between, beside the built-in ones (\"mhm\", \"okay\", …)",
+    ),
+    setting(
+        "floor.echo_guard",
+        "OFFHOOK_ECHO_GUARD",
+        "true",
+        "A sound that is an echo of the assistant's own voice is no interruption; only where we decide or listen ourselves",
     ),
     setting(
         "sound.noise_suppression",
@@ -183,6 +336,32 @@ pub const SETTINGS: &[Setting] = &[
     setting("limits.audio_chunk_size", "AUDIO_CHUNK_SIZE", "160", "Bytes of a telephone frame; always 160, which is 20 ms"),
 ];
 
+/// Sections with names of the operator's own: what they are for, and what a value looks like.
+const NAMED: &[(&str, &str, &str)] = &[
+    ("destinations", "Whom callers may be connected with", "reception = \"+40312345678\""),
+    ("keys", "What a key does when it is pressed alone", "0 = \"transfer reception\", 9 = \"hang up\""),
+    ("variables", "Values for the `{{variables}}` of an ElevenLabs agent", "company = \"Harbour Table\""),
+];
+
+/// When models end, by their providers' announcements: (name or beginning of one, last day).
+const SHUTDOWNS: &[(&str, &str)] = &[
+    ("gpt-4o-realtime-preview", "2026-05-07"),
+    ("gpt-4o-mini-realtime-preview", "2026-05-07"),
+    ("gpt-realtime-2025-08-28", "2027-01-20"),
+    ("gpt-realtime-mini", "2027-01-20"),
+    ("whisper-1", "2027-02-26"),
+    ("gpt-4o-transcribe", "2027-02-26"),
+    ("gpt-4o-mini-transcribe", "2027-02-26"),
+];
+
+/// What is known of a model's end; `gpt-realtime` alone is a name of its own.
+fn shutdown(model: &str) -> Option<&'static str> {
+    if model == "gpt-realtime" {
+        return Some("2027-01-20");
+    }
+    SHUTDOWNS.iter().find(|it| model.starts_with(it.0)).map(|it| it.1)
+}
+
 /// Variables of replaced systems that mean nothing any more.
 const OBSOLETE: &[&str] =
     &["ELEVENLABS_PHONE_NUMBER_ID", "THREECX_WEBHOOK_SECRET", "3CX_WEBHOOK_SECRET", "THREECX_TRUSTED_IPS", "3CX_TRUSTED_IPS"];
@@ -237,7 +416,13 @@ struct Found {
 /// # Errors
 /// [`Problems`] names every wrong key with its place, its value (secrets hidden), what was expected and what to do.
 pub fn load(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> std::result::Result<Config, Problems> {
-    let mut reader = Source { found: BTreeMap::new(), numbers: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
+    let mut reader = Source {
+        found: BTreeMap::new(),
+        numbers: Vec::new(),
+        named: BTreeMap::new(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
     if let Some((name, text)) = file {
         reader.read_file(name, text);
     }
@@ -248,6 +433,21 @@ pub fn load(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> std::
     } else {
         Err(Problems(reader.problems))
     }
+}
+
+/// Longest phrase of the operator's own.
+const PHRASE_MAX: Duration = Duration::from_secs(120);
+
+/// Reads a phrase: the first channel of a file, as μ-law at 8 kHz.
+fn phrase(file: &Path) -> Result<Arc<[u8]>> {
+    let mut reader =
+        Reader::open(File::open(file).context("it cannot be opened")?, Limits { duration: PHRASE_MAX, ..Limits::UPLOAD })?;
+    let spec = reader.spec();
+    let begun = Instant::now();
+    let samples = reader.read_all_while(|_| begun.elapsed() < BED_TIME_MAX)?;
+    let samples: Vec<i16> = samples.into_iter().step_by(spec.channels.into()).collect();
+    let telephone = media::resample::convert(&samples, spec.rate, 8000)?;
+    Ok(telephone.into_iter().map(media::g711::ulaw::encode).collect())
 }
 
 /// Longest time to decode the background sound.
@@ -266,6 +466,8 @@ fn bed(file: &Path, dbfs: f32) -> Result<Bed> {
 struct Source {
     found: BTreeMap<&'static str, Found>,
     numbers: Vec<(String, BTreeMap<String, String>)>,
+    /// By section, then by the operator's own name.
+    named: BTreeMap<&'static str, BTreeMap<String, Found>>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
 }
@@ -289,7 +491,21 @@ impl Source {
         };
         for (section, value) in table {
             let section_name = section.get_ref().to_string();
+            let named = NAMED.iter().map(|it| it.0).find(|it| *it == section_name);
             match value.into_inner() {
+                DeValue::Table(keys) if named.is_some() => {
+                    for (key, value) in keys {
+                        let name = key.get_ref().to_string();
+                        let place = format!("{} {section_name}.{name}", line(key.span()));
+                        match scalar(value.get_ref()) {
+                            Some(value) => {
+                                let entries = self.named.entry(named.unwrap_or_default()).or_default();
+                                entries.insert(name, Found { value, place });
+                            }
+                            None => self.problem(place, "expected a text, a number, true or false"),
+                        }
+                    }
+                }
                 DeValue::Table(keys) => {
                     for (key, value) in keys {
                         let path = format!("{section_name}.{}", key.get_ref());
@@ -473,6 +689,17 @@ impl Source {
         let key_gap = self.number("limits.key_gap_ms", 0..=10_000);
         let seconds = |it: u64| (it > 0).then(|| Duration::from_secs(it));
         let lead = self.number("limits.lead_ms", 40..=1000);
+        let interruption = self.interruption();
+        let protect_greeting = self.flag("assistant.protect_greeting");
+        let prepare = self.flag("assistant.prepare");
+        let notice = self.phrase("assistant.notice");
+        let hold_sound = self.phrase("assistant.hold_sound");
+        let destinations = self.destinations();
+        let key_actions = self.keys(&destinations);
+        let last_resort = Some(self.find("assistant.last_resort")).filter(|it| !it.value.is_empty());
+        if let Some(it) = last_resort.as_ref().filter(|it| !destinations.contains_key(&it.value)) {
+            self.problem(it.place.clone(), format!("`{}` is not under [destinations]: add it there", it.value));
+        }
         self.parse("limits.audio_sample_rate", "8000, 16000 or 24000", |it| {
             matches!(it, "8000" | "16000" | "24000").then_some(())
         });
@@ -493,7 +720,13 @@ impl Source {
                 node: self.text("server.node"),
                 routes,
                 fallback,
-                limits: CallLimits {
+                conversation: CallConfig {
+                    preroll_frames_max: bridge::limits::PREROLL_FRAMES,
+                    interruption: interruption?,
+                    protect_greeting: protect_greeting?,
+                    notice: notice?,
+                    hold_sound: hold_sound?,
+                    key_actions,
                     duration_max: Duration::from_secs(duration?),
                     warn_before: seconds(warning?),
                     answer_due: seconds(answer_due?),
@@ -501,9 +734,12 @@ impl Source {
                     idle_prompts_max: idle_prompts? as u32,
                     key_gap: Duration::from_millis(key_gap?),
                     lead: Duration::from_millis(lead?),
-                    answer_timeout: Duration::from_secs(10),
-                    media_timeout: Duration::from_secs(5),
+                    ..CallConfig::new(Vec::new())
                 },
+                back_channel: list(&self.text("floor.back_channel")),
+                prepare: prepare?,
+                destinations,
+                last_resort: last_resort.map(|it| it.value),
                 sound: sound?,
                 recordings: recording?.then(|| data_dir.join("recordings")),
                 time_zone: time_zone?,
@@ -511,6 +747,107 @@ impl Source {
             data_dir,
             warnings: std::mem::take(&mut self.warnings),
         })
+    }
+
+    fn interruption(&mut self) -> Option<Interruption> {
+        let speech = self.number("floor.confirm_ms", 100..=3000);
+        let words_within = self.number("floor.words_within_ms", 200..=5000);
+        let meanwhile = self.parse("floor.meanwhile", "duck or pause", |it| match it {
+            "duck" => Some(Meanwhile::Duck),
+            "pause" => Some(Meanwhile::Pause),
+            _ => None,
+        });
+        let heard_by = self.parse("floor.heard_by", "provider, ourselves or either", |it| match it {
+            "provider" => Some(HeardBy::Provider),
+            "ourselves" => Some(HeardBy::Ourselves),
+            "either" => Some(HeardBy::Either),
+            _ => None,
+        });
+        let confirmed = self.confirmed();
+        let echo_guard = self.flag("floor.echo_guard");
+        let (heard_by, confirmed) = (heard_by?, confirmed?);
+        let confirm = Confirm {
+            speech: Duration::from_millis(speech?),
+            meanwhile: meanwhile?,
+            words_within: Duration::from_millis(words_within?),
+            // The language's list is added per call.
+            back_channel: call::BackChannel::default(),
+        };
+        // Where the provider's sign is final there is nothing to guard.
+        let weighed = confirmed || heard_by != HeardBy::Provider;
+        Some(Interruption { heard_by, confirm: confirmed.then_some(confirm), echo_guard: echo_guard? && weighed })
+    }
+
+    /// Whether interruptions must be proven.
+    fn confirmed(&mut self) -> Option<bool> {
+        self.parse("floor.interruption", "immediate or confirmed", |it| match it {
+            "immediate" => Some(false),
+            "confirmed" => Some(true),
+            _ => None,
+        })
+    }
+
+    /// An audio file of the operator's; `Some(None)` when none is wanted.
+    fn phrase(&mut self, key: &'static str) -> Option<Option<Arc<[u8]>>> {
+        let file = self.find(key);
+        if file.value.is_empty() {
+            return Some(None);
+        }
+        let read = phrase(Path::new(&file.value));
+        read.map_err(|error| self.problem(file.place, format!("`{}` is not usable: {error:#}", file.value))).ok().map(Some)
+    }
+
+    fn destinations(&mut self) -> BTreeMap<String, String> {
+        let entries = self.named.remove("destinations").unwrap_or_default();
+        for it in entries.values().filter(|it| !is_e164(&it.value)) {
+            self.problem(it.place.clone(), "the number is not in E.164: expected + and up to 15 digits, such as +40312345678");
+        }
+        entries.into_iter().map(|(name, it)| (name, it.value)).collect()
+    }
+
+    fn keys(&mut self, destinations: &BTreeMap<String, String>) -> Vec<(char, KeyAction)> {
+        let mut actions = Vec::new();
+        for (key, it) in self.named.remove("keys").unwrap_or_default() {
+            let action = match it.value.split_whitespace().collect::<Vec<_>>()[..] {
+                ["transfer", to] if destinations.contains_key(to) => Some(KeyAction::Transfer(to.into())),
+                ["hang", "up"] => Some(KeyAction::HangUp),
+                _ => None,
+            };
+            match (key.chars().next().filter(|it| key.len() == 1 && "0123456789*#".contains(*it)), action) {
+                (Some(key), Some(action)) => actions.push((key, action)),
+                (None, _) => self.problem(it.place, "this is no key of a telephone: expected one of 0 to 9, * and #"),
+                (_, None) => self.problem(it.place, "expected `transfer NAME` with a name under [destinations], or `hang up`"),
+            }
+        }
+        actions
+    }
+
+    /// A value that may be left empty.
+    fn optional<T>(&mut self, key: &'static str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+        self.parse(key, expected, |it| if it.is_empty() { Some(None) } else { parse(it).map(Some) })
+    }
+
+    fn optional_number(&mut self, key: &'static str, range: std::ops::RangeInclusive<u64>) -> Option<Option<u64>> {
+        let expected = format!("a whole number from {} to {}, or nothing", range.start(), range.end());
+        self.optional(key, &expected, |it| it.parse().ok().filter(|it| range.contains(it)))
+    }
+
+    fn optional_share(&mut self, key: &'static str, range: std::ops::RangeInclusive<f64>) -> Option<Option<f64>> {
+        let expected = format!("a number from {} to {}, or nothing", range.start(), range.end());
+        self.optional(key, &expected, |it| it.parse().ok().filter(|it| range.contains(it)))
+    }
+
+    fn one_of(&mut self, key: &'static str, words: &'static [&'static str]) -> Option<String> {
+        self.parse(key, &format!("one of {}", words.join(", ")), |it| words.contains(&it).then(|| it.to_owned()))
+    }
+
+    fn warn_of_shutdown(&mut self, key: &str, model: &str) {
+        if let Some(day) = shutdown(model) {
+            let warning = format!("{key}: the model {model} ends on {day}; choose its successor in time");
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
     }
 
     fn sound(&mut self) -> Option<SoundPlan> {
@@ -562,22 +899,58 @@ impl Source {
             .parse()
             .map_err(|expected: String| self.problem(place, format!("language `{language_text}`: {expected}")))
             .ok();
-        let provider = entry.get("provider").cloned().unwrap_or_else(|| self.text("assistant.provider"));
-        let assistant = match provider.as_str() {
-            "openai" => self.openai(entry, language?)?,
-            "elevenlabs" => self.elevenlabs(entry, language?)?,
-            other => {
-                self.problem(place, format!("provider `{other}`: expected openai or elevenlabs"));
-                return None;
-            }
-        };
+        let providers = entry.get("provider").cloned().unwrap_or_else(|| self.text("assistant.provider"));
+        let mut assistants = Vec::new();
+        for provider in list(&providers) {
+            assistants.push(match provider.as_str() {
+                "openai" => self.openai(entry, language?)?,
+                "elevenlabs" => self.elevenlabs(entry, language?)?,
+                "openai-live" => self.live(entry)?,
+                other => {
+                    self.problem(place, format!("provider `{other}`: expected openai, elevenlabs or openai-live"));
+                    return None;
+                }
+            });
+        }
+        if assistants.is_empty() {
+            self.problem(place, "no provider is named: expected openai, elevenlabs or openai-live");
+            return None;
+        }
         let tenant = entry.get("tenant").cloned().unwrap_or_else(|| "default".into());
-        Some(Route { tenant: tenant.into(), name: self.text("assistant.name").into(), assistant, language: language? })
+        Some(Route { tenant: tenant.into(), name: self.text("assistant.name").into(), assistants, language: language? })
+    }
+
+    fn openai_key(&mut self) -> Option<SecretString> {
+        let fix = "give the key of the OpenAI project that answers, or choose OFFHOOK_PROVIDER=elevenlabs";
+        self.required("openai.api_key", fix).map(SecretString::from)
+    }
+
+    fn instructions(&self, entry: &BTreeMap<String, String>) -> String {
+        entry.get("instructions").cloned().unwrap_or_else(|| self.text("assistant.instructions"))
+    }
+
+    fn turns(&mut self) -> Option<Turns> {
+        let preset = self.one_of("openai.turns", &["quick", "balanced", "patient", "noisy", "semantic"]);
+        let threshold = self.optional_share("openai.vad_threshold", 0.0..=1.0);
+        let prefix = self.optional_number("openai.vad_prefix_ms", 0..=5000);
+        let silence = self.optional_number("openai.vad_silence_ms", 100..=5000);
+        let eagerness = self.one_of("openai.eagerness", &["low", "medium", "high", "auto"]);
+        let (usual_threshold, usual_silence) = match preset?.as_str() {
+            "quick" => (0.5, 300),
+            "patient" => (0.5, 900),
+            "noisy" => (0.7, 600),
+            "semantic" => return Some(Turns::Semantic { eagerness: eagerness? }),
+            _ => (0.5, 500),
+        };
+        Some(Turns::Server {
+            threshold: threshold?.unwrap_or(usual_threshold),
+            prefix: Duration::from_millis(prefix?.unwrap_or(300)),
+            silence: Duration::from_millis(silence?.unwrap_or(usual_silence)),
+        })
     }
 
     fn openai(&mut self, entry: &BTreeMap<String, String>, language: Language) -> Option<AssistantPlan> {
-        let api_key = self
-            .required("openai.api_key", "give the key of the OpenAI project that answers, or choose OFFHOOK_PROVIDER=elevenlabs");
+        let api_key = self.openai_key();
         let base = self.url("openai.base_url", &["https", "http"]);
         let url = if self.text("openai.realtime_url").is_empty() {
             base.and_then(|base| {
@@ -587,23 +960,63 @@ impl Source {
         } else {
             self.url("openai.realtime_url", &["wss", "ws"])
         };
-        let threshold = self.parse("openai.vad_threshold", "a number from 0 to 1", |it| {
-            it.parse::<f64>().ok().filter(|it| (0.0..=1.0).contains(it))
+        let turns = self.turns();
+        // Where interruptions are weighed here, the service must not cancel its answers by itself.
+        let decides = self.confirmed().map(|it| !it && self.text("floor.heard_by") == "provider");
+        let noise_reduction = self.optional("openai.noise_reduction", "near_field, far_field or nothing", |it| {
+            matches!(it, "near_field" | "far_field").then(|| it.to_owned())
         });
-        let prefix = self.number("openai.vad_prefix_ms", 0..=5000);
-        let silence = self.number("openai.vad_silence_ms", 100..=5000);
+        let effort = self.optional("openai.reasoning_effort", "minimal, low, medium, high, xhigh or nothing", |it| {
+            matches!(it, "minimal" | "low" | "medium" | "high" | "xhigh").then(|| it.to_owned())
+        });
+        let parallel = self.optional("openai.parallel_tool_calls", "true, false or nothing", |it| it.parse::<bool>().ok());
+        let speed = self.optional_share("openai.speed", 0.25..=1.5);
+        let retention_ratio = self.optional_share("openai.retention_ratio", 0.0..=1.0);
+        let max_output_tokens = self.optional_number("openai.max_output_tokens", 1..=4096);
+        let tool_choice = self.one_of("openai.tool_choice", &["auto", "none", "required"]);
+        let tracing = self.flag("openai.tracing");
+        let model = self.text("openai.model");
+        self.warn_of_shutdown("openai.model", &model);
+        let transcription_model = self.text("openai.transcription_model");
+        self.warn_of_shutdown("openai.transcription_model", &transcription_model);
+        let transcription = TranscriptionPlan {
+            model: transcription_model,
+            prompt: Some(self.text("openai.transcription_prompt")).filter(|it| !it.is_empty()),
+            keywords: list(&self.text("openai.transcription_keywords")),
+        };
         Some(AssistantPlan::OpenAi(Arc::new(OpenAiPlan {
             url: url?,
-            api_key: api_key?.into(),
-            model: self.text("openai.model"),
+            api_key: api_key?,
+            model,
             voice: self.text("openai.voice"),
-            instructions: entry.get("instructions").cloned().unwrap_or_else(|| self.text("assistant.instructions")),
+            instructions: self.instructions(entry),
             greeting: self.text("assistant.greeting"),
             language: language.code().into(),
-            transcription_model: Some(self.text("openai.transcription_model")).filter(|it| !it.is_empty()),
-            vad_threshold: threshold?,
-            vad_prefix: Duration::from_millis(prefix?),
-            vad_silence: Duration::from_millis(silence?),
+            transcription: Some(transcription).filter(|it| !it.model.is_empty()),
+            turns: turns?,
+            decides: decides?,
+            noise_reduction: noise_reduction?,
+            speed: speed?,
+            tool_choice: tool_choice?,
+            parallel_tool_calls: parallel?,
+            reasoning_effort: effort?,
+            max_output_tokens: max_output_tokens?.map(|it| it as u32),
+            retention_ratio: retention_ratio?,
+            tracing: tracing?,
+        })))
+    }
+
+    fn live(&mut self, entry: &BTreeMap<String, String>) -> Option<AssistantPlan> {
+        let api_key = self.openai_key();
+        let url = self.url("live.url", &["wss", "ws"]);
+        Some(AssistantPlan::Live(Arc::new(LivePlan {
+            url: url?,
+            api_key: api_key?,
+            model: self.text("live.model"),
+            thinking_model: self.text("live.thinking_model"),
+            voice: self.text("live.voice"),
+            instructions: self.instructions(entry),
+            greeting: self.text("assistant.greeting"),
         })))
     }
 
@@ -614,15 +1027,30 @@ impl Source {
         };
         let base_url = self.url("elevenlabs.base_url", &["https", "http"]);
         let allow_overrides = self.flag("elevenlabs.allow_overrides");
+        let speed = self.optional_share("elevenlabs.speed", 0.7..=1.2);
+        let variables = self.named.get("variables").cloned().unwrap_or_default();
+        if let Some((name, it)) = variables.iter().find(|it| it.0.starts_with("system__")) {
+            self.problem(it.place.clone(), format!("`{name}` is reserved: names must not begin with system__"));
+        }
+        let text = |key| Some(self.text(key)).filter(|it| !it.is_empty());
         Some(AssistantPlan::ElevenLabs(Arc::new(ElevenLabsPlan {
             base_url: base_url?,
             agent_id: agent_id?,
             api_key: Some(self.text("elevenlabs.api_key")).filter(|it| !it.is_empty()).map(SecretString::from),
             allow_overrides: allow_overrides?,
             language: language.code().into(),
-            dynamic_variables: Default::default(),
+            prompt: text("elevenlabs.prompt"),
+            first_message: text("elevenlabs.first_message"),
+            voice_id: text("elevenlabs.voice_id"),
+            speed: speed?,
+            dynamic_variables: variables.into_iter().map(|(name, it)| (name, it.value.into())).collect(),
         })))
     }
+}
+
+/// What stands between commas.
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect()
 }
 
 fn is_e164(number: &str) -> bool {
@@ -684,7 +1112,7 @@ mod tests {
     fn three_variables_are_enough() {
         let config = load(None, &env(&[])).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
-        let Some(AssistantPlan::OpenAi(plan)) = config.settings.fallback.map(|it| it.assistant) else { panic!() };
+        let Some(AssistantPlan::OpenAi(plan)) = config.settings.fallback.map(|it| it.assistants[0].clone()) else { panic!() };
         assert_eq!(plan.url.as_str(), "wss://api.openai.com/v1/realtime");
     }
 
@@ -697,6 +1125,36 @@ mod tests {
         assert!(config.settings.fallback.is_none());
         let route = &config.settings.routes["+40312345678"];
         assert_eq!((&*route.tenant, route.language), ("dental", Language::Romanian));
+    }
+
+    #[test]
+    fn a_ladder_keys_and_destinations() {
+        let file = "[assistant]\nprovider = \"openai, elevenlabs, openai-live\"\nlast_resort = \"reception\"\n\
+                    [elevenlabs]\nagent_id = \"agent_x\"\n[floor]\ninterruption = \"confirmed\"\n\
+                    [destinations]\nreception = \"+40312345678\"\n[keys]\n0 = \"transfer reception\"\n9 = \"hang up\"\n\
+                    [variables]\ncompany = \"Harbour Table\"\n";
+        let settings = load(Some(("offhook.toml", file)), &env(&[])).unwrap().settings;
+        let assistants = settings.fallback.unwrap().assistants;
+        let [AssistantPlan::OpenAi(openai), AssistantPlan::ElevenLabs(agent), AssistantPlan::Live(_)] = &assistants[..] else {
+            panic!("{assistants:?}")
+        };
+        assert!(!openai.decides, "interruptions are weighed here");
+        assert_eq!(agent.dynamic_variables["company"], "Harbour Table");
+        assert_eq!(settings.conversation.key_actions.len(), 2);
+        assert!(settings.conversation.interruption.confirm.is_some() && settings.conversation.interruption.echo_guard);
+        let wrong =
+            "[destinations]\nbar = \"12\"\n[keys]\nA = \"hang up\"\n5 = \"transfer nowhere\"\n[assistant]\nlast_resort = \"x\"\n";
+        let said = problems(Some(wrong), &[]);
+        for expected in ["destinations.bar", "keys.A", "no key of a telephone", "keys.5", "transfer NAME", "`x` is not under"] {
+            assert!(said.contains(expected), "{expected} is not in\n{said}");
+        }
+    }
+
+    #[test]
+    fn models_that_end_are_warned_about() {
+        let warned = |model: &str| load(None, &env(&[("OPENAI_MODEL", model)])).unwrap().warnings;
+        assert!(warned("gpt-realtime")[0].contains("2027-01-20") && warned("gpt-realtime-mini")[0].contains("ends on"));
+        assert!(warned("gpt-realtime-2.1").is_empty() && warned("gpt-realtime-1.5").is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `offhook demo`: a whole call, or many, against the simulated telephone network and a simulated provider; every step
 //! is checked against what the simulators saw and what was stored.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan, SoundPlan};
-use desk::{CallLimits, Language, PublicUrl, Route, Settings};
+use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan, SoundPlan, TranscriptionPlan, Turns};
+use call::CallConfig;
+use desk::{Language, PublicUrl, Route, Settings};
 use media::file::{Limits, Reader};
 use sim::{
     Behaviour, CallOutcome, Ear, ElevenLabs, Moment, Network, OpenAi, OutputFormat, Party, Speech, TelephoneNetwork, Timeline,
@@ -52,7 +54,14 @@ pub struct Options {
     /// Path under which the server is known, such as `/voiceclone`; empty for the root.
     pub prefix: String,
     pub sound: SoundPlan,
-    pub limits: CallLimits,
+    /// What all calls have in common.
+    pub conversation: CallConfig,
+    /// The first session is opened while it rings.
+    pub prepare: bool,
+    /// Whom callers may be connected with: number by name.
+    pub destinations: BTreeMap<String, String>,
+    /// Who is rung when nobody can answer.
+    pub last_resort: Option<String>,
     /// In-memory for virtual time.
     pub network: Network,
     /// The clock is paused: see [`Store::open_for_simulation`].
@@ -73,7 +82,10 @@ impl Options {
             calls_max: 10,
             prefix: String::new(),
             sound: SoundPlan::default(),
-            limits: limits(),
+            conversation: conversation(),
+            prepare: true,
+            destinations: BTreeMap::new(),
+            last_resort: None,
             network: Network::memory(),
             virtual_time: true,
             print: false,
@@ -83,17 +95,11 @@ impl Options {
 }
 
 /// Limits that a story does not meet unless it means to: only the waiting for answers is as in real calls.
-pub fn limits() -> CallLimits {
-    CallLimits {
+pub fn conversation() -> CallConfig {
+    CallConfig {
         duration_max: Duration::from_secs(3600),
-        warn_before: None,
         answer_due: Some(Duration::from_secs(6)),
-        idle_after: None,
-        idle_prompts_max: 2,
-        key_gap: Duration::from_millis(1200),
-        lead: Duration::from_millis(200),
-        answer_timeout: Duration::from_secs(10),
-        media_timeout: Duration::from_secs(5),
+        ..CallConfig::new(Vec::new())
     }
 }
 
@@ -172,42 +178,27 @@ impl Stage {
         let assistant = match options.provider {
             Provider::Openai => {
                 tokio::spawn(OpenAi { behaviour, timeline: timeline.clone() }.serve(listener, providers.clone()));
-                AssistantPlan::OpenAi(Arc::new(OpenAiPlan {
-                    url: Url::parse(&format!("ws://{address}/v1/realtime"))?,
-                    api_key: PROVIDER_KEY.to_owned().into(),
-                    model: "gpt-realtime-2.1".into(),
-                    voice: "marin".into(),
-                    instructions: "You answer the telephone of Harbour Table, a restaurant.".into(),
-                    greeting: "Greet the caller.".into(),
-                    language: language.code().into(),
-                    transcription_model: Some("gpt-transcribe".into()),
-                    vad_threshold: 0.5,
-                    vad_prefix: Duration::from_millis(300),
-                    vad_silence: Duration::from_millis(500),
-                }))
+                AssistantPlan::OpenAi(Arc::new(openai(&format!("ws://{address}/v1/realtime"), language, options)?))
             }
             Provider::Elevenlabs => {
                 let service = ElevenLabs::new(behaviour, timeline.clone(), AGENT, &address.to_string());
                 tokio::spawn(service.serve(listener, providers.clone()));
-                AssistantPlan::ElevenLabs(Arc::new(ElevenLabsPlan {
-                    base_url: Url::parse(&format!("http://{address}"))?,
-                    agent_id: AGENT.into(),
-                    api_key: Some(PROVIDER_KEY.to_owned().into()),
-                    allow_overrides: false,
-                    language: language.code().into(),
-                    dynamic_variables: Default::default(),
-                }))
+                AssistantPlan::ElevenLabs(Arc::new(elevenlabs(&format!("http://{address}"), language)?))
             }
         };
         let (listener, address) = options.network.listen().await?;
         let public_url = PublicUrl::parse(&format!("http://{address}{}", options.prefix)).map_err(anyhow::Error::msg)?;
-        let route = Route { tenant: TENANT.into(), name: "front-desk".into(), assistant, language };
+        let route = Route { tenant: TENANT.into(), name: "front-desk".into(), assistants: vec![assistant], language };
         let settings = Settings {
             public_url: public_url.clone(),
             node: "demo".into(),
             routes: [(CALLED.to_owned(), route)].into(),
             fallback: None,
-            limits: options.limits.clone(),
+            conversation: options.conversation.clone(),
+            back_channel: Vec::new(),
+            prepare: options.prepare,
+            destinations: options.destinations.clone(),
+            last_resort: options.last_resort.clone(),
             sound: options.sound.clone(),
             recordings: Some(options.folder.join("recordings")),
             time_zone: jiff::tz::TimeZone::UTC,
@@ -241,6 +232,8 @@ impl Stage {
             status_url: public_url.http("/twilio/status"),
             speech,
             repeat_first_webhook: false,
+            connecting: Duration::ZERO,
+            people: BTreeMap::new(),
         };
         Ok(Self { server, timeline, address, telephone, speech, providers })
     }
@@ -268,6 +261,47 @@ impl Stage {
         self.providers.cancel();
         self.server.shut_down(Duration::from_secs(1)).await;
     }
+}
+
+/// The simulated OpenAI account. It decides unless interruptions are to be proven.
+fn openai(url: &str, language: Language, options: &Options) -> Result<OpenAiPlan> {
+    let interruption = &options.conversation.interruption;
+    Ok(OpenAiPlan {
+        url: Url::parse(url)?,
+        api_key: PROVIDER_KEY.to_owned().into(),
+        model: "gpt-realtime-2.1".into(),
+        voice: "marin".into(),
+        instructions: "You answer the telephone of Harbour Table, a restaurant.".into(),
+        greeting: "Greet the caller.".into(),
+        language: language.code().into(),
+        transcription: Some(TranscriptionPlan { model: "gpt-transcribe".into(), ..TranscriptionPlan::default() }),
+        turns: Turns::TELEPHONE,
+        decides: interruption.confirm.is_none() && interruption.heard_by == call::HeardBy::Provider,
+        noise_reduction: None,
+        speed: None,
+        tool_choice: "auto".into(),
+        parallel_tool_calls: None,
+        reasoning_effort: None,
+        max_output_tokens: None,
+        retention_ratio: None,
+        tracing: false,
+    })
+}
+
+/// The simulated ElevenLabs agent, which permits no overrides.
+fn elevenlabs(base_url: &str, language: Language) -> Result<ElevenLabsPlan> {
+    Ok(ElevenLabsPlan {
+        base_url: Url::parse(base_url)?,
+        agent_id: AGENT.into(),
+        api_key: Some(PROVIDER_KEY.to_owned().into()),
+        allow_overrides: false,
+        language: language.code().into(),
+        prompt: None,
+        first_message: None,
+        voice_id: None,
+        speed: None,
+        dynamic_variables: Default::default(),
+    })
 }
 
 /// Longest wait for the database after the calls.
@@ -315,12 +349,17 @@ fn print_line(at: Duration, who: &str, what: &str) {
 fn tell(fact: &Fact) -> String {
     match fact {
         Fact::Ringing { assistant, language, .. } => format!("answered: {assistant}, {language}"),
-        Fact::AssistantReady { after_ms } => format!("assistant ready {after_ms} ms into the stream"),
+        Fact::AssistantReady { after_ms, .. } => format!("assistant ready {after_ms} ms into the stream"),
+        Fact::FirstAudio { after_ms } => format!("first sound {after_ms} ms into the stream"),
+        Fact::AssistantLost { reason } => format!("session lost: {reason}"),
+        Fact::Transfer { to } => format!("to be connected with {to}"),
+        Fact::Transferred { to, status } => format!("was connected with {to}: {status}"),
+        Fact::Controlled { what } => format!("from outside: {what}"),
         Fact::Said { speaker, text, cut, .. } => {
             let who = if *speaker == Speaker::Caller { "caller" } else { "assistant" };
             format!("{who}: “{text}{}”", if *cut { " …" } else { "" })
         }
-        Fact::Interrupted { heard_ms, received_ms, cleared_ms } => {
+        Fact::Interrupted { heard_ms, received_ms, cleared_ms, .. } => {
             format!("interrupted: {heard_ms} of {received_ms} ms heard, {cleared_ms} ms cleared at Twilio")
         }
         Fact::Turn { endpointing_us, thinking_us, bridging_us, playout_us } => {

@@ -113,6 +113,8 @@ impl Scene {
             status_url: format!("http://{}/twilio/status", self.address),
             speech: Speech::of("en").unwrap(),
             repeat_first_webhook: false,
+            connecting: Duration::ZERO,
+            people: Default::default(),
         };
         tokio::spawn(async move { telephone.ring("+15550100001", "+15550100002", STORY.parse().unwrap()).await })
     }

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use desk::CallLimits;
+use call::CallConfig;
 use media::file::{Limits, Reader};
 use offhook::demo::{CALLED, Format, Options, Provider, Stage, TENANT};
 use sim::{Behaviour, CallOutcome, Moment};
@@ -53,12 +53,12 @@ fn after(
     prepare: impl FnOnce(&mut Stage),
     check: impl FnOnce(&Aftermath),
 ) {
-    after_within(offhook::demo::limits(), provider, script, change, prepare, check);
+    after_within(offhook::demo::conversation(), provider, script, change, prepare, check);
 }
 
 /// Same, with other limits.
 fn after_within(
-    limits: CallLimits,
+    conversation: CallConfig,
     provider: Provider,
     script: &str,
     change: impl FnOnce(&mut Behaviour),
@@ -67,7 +67,7 @@ fn after_within(
 ) {
     let folder = tempfile::tempdir().unwrap();
     virtual_time(async {
-        let options = Options { limits, ..options(&folder, provider) };
+        let options = Options { conversation, ..options(&folder, provider) };
         let mut stage = Stage::set_with(&options, change).await.unwrap();
         prepare(&mut stage);
         // Let everything that was started come to rest.
@@ -137,18 +137,46 @@ fn the_callers_socket_is_lost_and_the_call_goes_on() {
 }
 
 #[test]
-fn the_providers_session_expires_and_the_call_goes_on() {
-    let story = "hear greeting\nwait 17000ms\nhear resumed\npress 9\nhear farewell";
-    after(
-        Provider::Openai,
-        story,
-        |it| it.session_max = Duration::from_secs(20),
-        |_| (),
-        |it| {
-            assert_eq!((it.outcome.streams, it.row.epoch), (2, 1), "{}", it.story());
-            assert_eq!(it.answered("/twilio/next/", "<Connect><Stream> <Redirect>"), 1, "{}", it.story());
-        },
-    );
+fn the_providers_session_expires_and_the_caller_does_not_notice() {
+    // C-44, B89: at rest, so nothing is owed and nothing is said.
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        let story = "hear greeting\nwait 17000ms\nsay book\nhear booked\nhang up";
+        after(
+            provider,
+            story,
+            |it| it.session_max = Duration::from_secs(20),
+            |_| (),
+            |it| {
+                assert_eq!((it.outcome.streams, it.row.epoch, it.row.sessions_lost), (1, 0, 1), "{}", it.story());
+                assert_eq!(it.count(|it| matches!(it, Moment::CallerHeard { .. })), 2, "nothing else: {}", it.story());
+            },
+        );
+    }
+}
+
+#[test]
+fn the_providers_socket_breaks_in_the_middle_of_a_sentence() {
+    // F1, B89, C-45, C-47, C-50: the words that came are heard, then the rest of the conversation, in the same stream.
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        after(
+            provider,
+            "hear greeting\nsay ask-hours\nhear hours for 1000ms\nhear resumed\npress 9\nhear farewell",
+            |it| it.breaks_after = Some(Duration::from_millis(6500)),
+            |_| (),
+            |it| {
+                assert_eq!((it.outcome.streams, it.row.epoch, it.row.sessions_lost), (1, 0, 1), "{}", it.story());
+                assert_eq!(it.row.end_reason.as_deref(), Some("assistant_hung_up"), "{}", it.story());
+                let cut: Vec<&Line> = it.lines.iter().filter(|it| it.text.starts_with("We are open")).collect();
+                assert!(cut.len() == 1 && cut[0].cut && cut[0].text.len() > 20, "{:?}", cut[0].text);
+                assert_eq!(it.count(|it| matches!(it, Moment::Replayed { items: 3 })), 1, "{}", it.story());
+                let moments = it.stage.timeline.moments();
+                let at = |like: fn(&Moment) -> bool| moments.iter().rfind(|it| like(&it.2)).unwrap().0;
+                let lost = moments.iter().find(|it| it.2 == Moment::SessionClosed { code: None }).unwrap().0;
+                let again = at(|it| matches!(it, Moment::SpeaksTo { utterance: "resumed" }));
+                assert!(again - lost < Duration::from_millis(1500), "{again:?} {lost:?}");
+            },
+        );
+    }
 }
 
 #[test]
@@ -159,33 +187,111 @@ fn a_provider_that_dies_at_once_and_always_is_given_up_with_an_apology() {
         |it| it.session_max = Duration::from_millis(1),
         |_| (),
         |it| {
-            assert_eq!(it.answered("/twilio/next/", "<Connect><Stream> <Redirect>"), 3, "{}", it.story());
+            assert_eq!((it.outcome.streams, it.row.end_reason.as_deref()), (1, Some("assistant_lost")), "{}", it.story());
             assert_eq!(it.answered("/twilio/next/", "<Say> <Hangup/>"), 1, "{}", it.story());
+            assert!(it.count(|it| *it == Moment::SessionOpened) <= 5, "{}", it.story());
         },
     );
 }
 
 #[test]
-fn a_provider_that_hangs_is_asked_again_excused_and_replaced() {
+fn a_refused_key_is_an_apology_at_once_and_then_not_even_a_dial() {
+    // F2: within three seconds, and the account rests.
     for provider in [Provider::Openai, Provider::Elevenlabs] {
-        // An agent that permits no overrides greets again after a replacement.
-        let (again, resumed) = match provider {
-            Provider::Openai => ("hear resumed\nhang up", "resumed"),
-            Provider::Elevenlabs => ("hear greeting\nhang up", "greeting"),
-        };
         after(
             provider,
-            &format!("hear greeting\nsay ask-hours\n{again}"),
-            |it| it.answers_max = 1,
+            "",
+            |it| it.api_key = "another".into(),
             |_| (),
             |it| {
-                assert_eq!((it.outcome.streams, it.row.epoch), (2, 1), "{}", it.story());
-                assert_eq!(it.row.end_reason.as_deref(), Some("caller_hung_up"));
-                // Six seconds to the second question, six to the excuse, six to the replacement.
-                assert!(it.outcome.duration > Duration::from_secs(18 + 8), "{:?} {resumed}", it.outcome.duration);
+                assert_eq!(it.row.end_reason.as_deref(), Some("assistant_refused"), "{}", it.story());
+                assert_eq!(it.answered("/twilio/next/", "<Say> <Hangup/>"), 1, "{}", it.story());
+                assert_eq!(it.count(|it| matches!(it, Moment::SessionRefused { .. })), 1, "{}", it.story());
+                let spoken = it.stage.timeline.moments().last().unwrap().0;
+                assert!(spoken < Duration::from_secs(10), "the apology takes its time, nothing else: {}", it.story());
             },
         );
     }
+}
+
+#[test]
+fn a_provider_that_hangs_is_asked_again_excused_and_replaced() {
+    // C-12.
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        after(
+            provider,
+            "hear greeting\nsay ask-hours\nhear hours\nsay book\nhear resumed\nhang up",
+            |it| it.answers_max = 2,
+            |_| (),
+            |it| {
+                assert_eq!((it.outcome.streams, it.row.epoch, it.row.sessions_lost), (1, 0, 1), "{}", it.story());
+                assert_eq!(it.row.end_reason.as_deref(), Some("caller_hung_up"));
+                // Six seconds to the second question, six to the excuse, six to the replacement.
+                assert!(it.outcome.duration > Duration::from_secs(18 + 15), "{:?}", it.outcome.duration);
+            },
+        );
+    }
+}
+
+#[test]
+fn garbage_of_a_provider_is_survived() {
+    // F6: two broken events are dropped, a third one means another session; unknown ones mean nothing.
+    for (provider, nonsense, lost) in [
+        (Provider::Openai, vec!["{", r#"{"type":"response.output_audio.delta"}"#, r#"{"type":"brand.new","x":1}"#], 0),
+        (Provider::Elevenlabs, vec![r#"{"type":"brand_new"}"#, r#"{"type":"vad_score","vad_score_event":{"vad_score":0.4}}"#], 0),
+    ] {
+        after(
+            provider,
+            "hear greeting\nsay book\nhear booked\nhang up",
+            |it| it.nonsense = nonsense.into_iter().map(str::to_owned).collect(),
+            |_| (),
+            |it| assert_eq!((it.row.sessions_lost, it.outcome.streams), (lost, 1), "{}", it.story()),
+        );
+    }
+    after(
+        Provider::Openai,
+        "",
+        |it| it.nonsense = vec!["{".to_owned(); 3],
+        |_| (),
+        |it| assert_eq!(it.answered("/twilio/next/", "<Say> <Hangup/>"), 1, "it never becomes better: {}", it.story()),
+    );
+}
+
+#[test]
+fn a_session_is_ready_before_the_caller_is() {
+    // C-27, B32, B98: opened while it rings, greeting under way; first sound within 300 ms of the stream's start.
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        after(
+            provider,
+            "hear greeting\nsay book\nhear booked\nhang up",
+            |it| {
+                it.setup = Duration::from_millis(400);
+                it.thinking = Duration::from_millis(800);
+            },
+            |it| it.telephone.connecting = Duration::from_millis(1500),
+            |it| {
+                assert!(it.row.first_audio_ms.is_some_and(|it| it <= 300), "{:?} {}", it.row.first_audio_ms, it.story());
+                assert_eq!(it.count(|it| *it == Moment::SessionOpened), 1, "{}", it.story());
+            },
+        );
+    }
+}
+
+#[test]
+fn a_session_that_nobody_claims_is_released() {
+    let folder = tempfile::tempdir().unwrap();
+    virtual_time(async {
+        let mut stage = Stage::set(&options(&folder, Provider::Openai)).await.unwrap();
+        // The caller hangs up before the stream begins.
+        stage.telephone.connecting = Duration::from_secs(120);
+        let ringing = stage.telephone.ring("+15550100001", CALLED, "hear greeting".parse().unwrap());
+        let _ = tokio::time::timeout(Duration::from_secs(29), ringing).await;
+        let closed = |stage: &Stage| stage.timeline.count(|it| matches!(it, Moment::SessionClosed { code: Some(1000) }));
+        assert_eq!((stage.timeline.count(|it| *it == Moment::SessionOpened), closed(&stage)), (1, 0));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(closed(&stage), 1, "released 30 s after it rang");
+        stage.strike().await;
+    });
 }
 
 #[test]
@@ -199,9 +305,9 @@ fn a_number_keyed_in_is_one_entry_for_the_assistant() {
 #[test]
 fn a_caller_who_says_nothing_is_asked_twice_and_told_goodbye() {
     for provider in [Provider::Openai, Provider::Elevenlabs] {
-        let limits = CallLimits { idle_after: Some(Duration::from_secs(15)), ..offhook::demo::limits() };
+        let conversation = CallConfig { idle_after: Some(Duration::from_secs(15)), ..offhook::demo::conversation() };
         after_within(
-            limits,
+            conversation,
             provider,
             "hear greeting\nhear resumed\nhear resumed\nhear resumed",
             |it| it.script = "start: say greeting\nasked: say resumed".parse().unwrap(),
@@ -217,13 +323,13 @@ fn a_caller_who_says_nothing_is_asked_twice_and_told_goodbye() {
 
 #[test]
 fn a_caller_is_warned_before_the_longest_call_ends() {
-    let limits = CallLimits {
+    let conversation = CallConfig {
         duration_max: Duration::from_secs(40),
         warn_before: Some(Duration::from_secs(20)),
-        ..offhook::demo::limits()
+        ..offhook::demo::conversation()
     };
     after_within(
-        limits,
+        conversation,
         Provider::Openai,
         "hear greeting\nhear resumed\nhear resumed",
         |it| it.script = "start: say greeting\nasked: say resumed".parse().unwrap(),
@@ -256,7 +362,7 @@ fn an_agent_that_permits_no_overrides_works_without_and_one_that_ends_by_itself_
     after(
         Provider::Elevenlabs,
         "hear greeting\nsay ask-hours\nhear hours",
-        |it| it.session_max = Duration::from_millis(15_500),
+        |it| it.hangs_up_after = Some(Duration::from_millis(15_500)),
         |_| (),
         |it| {
             assert_eq!(it.row.end_reason.as_deref(), Some("assistant_hung_up"), "{}", it.story());

@@ -19,8 +19,8 @@ const WALLS: [(&str, &[&str]); 12] = [
     ("control", &["bridge", "desk", "twilio"]),
     // The simulators know the same protocols as the bridge, and nothing of the bridge.
     ("sim", &["media", "twilio", "wire"]),
-    // The server knows of sound only for `convert` and for judging the demo's recording.
-    ("offhook", &["bridge", "control", "desk", "media", "sim", "store", "twilio"]),
+    // The server knows of sound only for `convert`, phrases and for judging the demo's recording; of calls, their settings.
+    ("offhook", &["bridge", "call", "control", "desk", "media", "sim", "store", "twilio"]),
     ("benches", &["call", "media", "wire"]),
     ("xtask", &[]),
 ];

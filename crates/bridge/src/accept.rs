@@ -17,12 +17,14 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use wire::twilio::{FromTwilio, Start, is_plain};
 
+use crate::breaker::Breakers;
 use crate::directory::{Claim, Directory, Refusal, StreamToken};
 use crate::driver::Driver;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::net::{Connect, socket_config};
 use crate::plan::{CallFact, CallPlan, Fact, Journal, Tools};
+use crate::ringing::Ringing;
 use crate::twilio::{CALL_PARAMETER, TOKEN_PARAMETER};
 
 /// Runs calls: one per process, shared by reference.
@@ -31,6 +33,7 @@ pub struct Bridge {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) tools: Arc<dyn Tools>,
     pub(crate) metrics: Metrics,
+    pub(crate) breakers: Breakers,
     directory: Arc<Directory>,
     tracker: TaskTracker,
 }
@@ -43,7 +46,8 @@ impl Bridge {
         metrics: Metrics,
         calls_max: usize,
     ) -> Self {
-        Self { net, journal, tools, metrics, directory: Arc::new(Directory::new(calls_max)), tracker: TaskTracker::new() }
+        let directory = Arc::new(Directory::new(calls_max));
+        Self { net, journal, tools, metrics, breakers: Breakers::default(), directory, tracker: TaskTracker::new() }
     }
 
     /// Which calls are expected, live and over.
@@ -51,12 +55,13 @@ impl Bridge {
         &self.directory
     }
 
-    /// Admits a call; its media socket must show the token. See [`Directory::expect`].
+    /// Admits a call; its media socket must show the token. See [`Directory::expect`]. If the plan says so, the session with
+    /// the first assistant is opened meanwhile, and released after [`limits::PREPARED_LIFE`] if nobody comes.
     ///
     /// # Errors
     /// [`Refusal`]
-    pub fn expect(&self, plan: CallPlan) -> Result<StreamToken, Refusal> {
-        self.directory.expect(plan)
+    pub fn expect(self: &Arc<Self>, plan: CallPlan) -> Result<StreamToken, Refusal> {
+        self.directory.expect(plan, |plan| plan.prepare.then(|| Ringing::begin(self.clone(), plan)))
     }
 
     /// Runs what an upgraded connection brings, to its end. `io` resolves once the upgrade is done.
@@ -83,7 +88,7 @@ impl Bridge {
         let parameter = |name: &str| start.custom_parameters.get(name).map(String::as_str).unwrap_or_default();
         let claim =
             self.directory.claim(parameter(CALL_PARAMETER), parameter(TOKEN_PARAMETER), &start.call_sid, &start.account_sid);
-        let Some(Claim { plan, commands, seat }) = claim else {
+        let Some(Claim { plan, commands, seat, ringing }) = claim else {
             return self.refuse(socket, "no call is expected with this token").await;
         };
         let (call, tenant, epoch) = (plan.call.clone(), plan.tenant.clone(), plan.epoch);
@@ -92,7 +97,7 @@ impl Bridge {
         self.journal.record(fact(Fact::StreamStarted { stream_sid: start.stream_sid.clone() }));
         self.metrics.calls_active.inc();
         let driver = Driver::new(self.clone(), plan, socket, start.stream_sid, seat);
-        let ran = AssertUnwindSafe(driver.run(commands)).catch_unwind().instrument(span.clone()).await;
+        let ran = AssertUnwindSafe(driver.run(commands, ringing)).catch_unwind().instrument(span.clone()).await;
         self.metrics.calls_active.dec();
         if ran.is_err() {
             // The panic's own message is in the log; the caller goes on in a new stream.

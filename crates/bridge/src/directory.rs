@@ -6,14 +6,16 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use call::Control;
 use call::EndReason;
 use subtle::ConstantTimeEq as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::limits;
 use crate::plan::{CallId, CallPlan};
+use crate::ringing::Ringing;
 
 /// Lets one socket claim one call, once. 244 random bits in letters and digits.
 #[derive(Clone)]
@@ -48,9 +50,73 @@ pub enum Refusal {
 /// Time for a driver to notice by itself that its stream is over, once Twilio says so.
 const NOTICE: Duration = Duration::from_millis(300);
 
-/// Orders to a live call.
+/// Longest wait for a live call to perform an order: it answers between two frames.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Orders under way to one call.
+const COMMANDS_MAX: usize = 16;
+
+/// What people and programs may do to a live call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LiveControl {
+    /// See [`Control`] for these.
+    Say(String),
+    Inform(String),
+    MuteCaller(bool),
+    MuteAssistant(bool),
+    Hold(bool),
+    Digits(String),
+    Transfer(String),
+    HangUp,
+    /// Goes on with the recording, or leaves silence in it until told otherwise.
+    Record(bool),
+}
+
+impl LiveControl {
+    pub(crate) fn as_control(&self) -> Option<Control<'_>> {
+        Some(match self {
+            Self::Say(text) => Control::Say(text),
+            Self::Inform(text) => Control::Inform(text),
+            Self::MuteCaller(on) => Control::MuteCaller(*on),
+            Self::MuteAssistant(on) => Control::MuteAssistant(*on),
+            Self::Hold(on) => Control::Hold(*on),
+            Self::Digits(keys) => Control::Digits(keys),
+            Self::Transfer(to) => Control::Transfer(to),
+            Self::HangUp => Control::HangUp,
+            Self::Record(_) => return None,
+        })
+    }
+}
+
+/// An order was performed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Performed {
+    Now,
+    /// An order with this id was performed already; nothing was done this time.
+    Before,
+}
+
+/// Why an order was not performed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotPerformed {
+    #[error("no such call is live on this server")]
+    NotLive,
+    #[error("the call does not answer: too many orders are under way; try again")]
+    Busy,
+}
+
+/// An order on its way.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) id: String,
+    pub(crate) control: LiveControl,
+    pub(crate) done: oneshot::Sender<Performed>,
+}
+
+/// Orders to a live call.
+#[derive(Debug)]
 pub(crate) enum Command {
+    /// From outside.
+    Order(Order),
     /// Leave at the end of the utterance; somebody else goes on.
     Drain,
     /// Leave at once: a newer stream of this call exists, or Twilio has already left.
@@ -59,6 +125,7 @@ pub(crate) enum Command {
 
 struct Expected {
     plan: Box<CallPlan>,
+    ringing: Option<Ringing>,
     token: StreamToken,
     until: Instant,
 }
@@ -94,6 +161,8 @@ pub(crate) struct Claim {
     pub(crate) plan: CallPlan,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) seat: Seat,
+    /// The session that is being opened for it.
+    pub(crate) ringing: Option<Ringing>,
 }
 
 /// The place of a live call; dropping it frees the place.
@@ -115,11 +184,16 @@ impl Directory {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a call whose media socket will come soon. A call that is expected already gets a new token.
+    /// Admits a call whose media socket will come soon. A call that is expected already gets a new token. `prepare` begins
+    /// what can be done meanwhile.
     ///
     /// # Errors
     /// [`Refusal`]: answer politely and let the caller go. A resumption is never refused for load.
-    pub fn expect(&self, plan: CallPlan) -> Result<StreamToken, Refusal> {
+    pub(crate) fn expect(
+        &self,
+        plan: CallPlan,
+        prepare: impl FnOnce(&CallPlan) -> Option<Ringing>,
+    ) -> Result<StreamToken, Refusal> {
         let now = Instant::now();
         let mut state = self.state();
         state.expected.retain(|_, it| it.until > now);
@@ -132,8 +206,9 @@ impl Directory {
             return Err(Refusal::Full { calls_max: self.calls_max });
         }
         let token = StreamToken::new();
-        let expected = Expected { plan: Box::new(plan.clone()), token: token.clone(), until: now + limits::TOKEN_LIFE };
-        state.expected.insert(plan.call, expected);
+        let (call, ringing) = (plan.call.clone(), prepare(&plan));
+        let expected = Expected { plan: Box::new(plan), ringing, token: token.clone(), until: now + limits::TOKEN_LIFE };
+        state.expected.insert(call, expected);
         Ok(token)
     }
 
@@ -158,8 +233,9 @@ impl Directory {
         if !fits {
             return None;
         }
-        let plan = *entry.remove().plan;
-        let (sender, commands) = mpsc::channel(4);
+        let Expected { plan, ringing, .. } = entry.remove();
+        let plan = *plan;
+        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (ended_tx, ended) = watch::channel(false);
         if let Some(older) = state.live.insert(call.clone(), Live { epoch: plan.epoch, commands: sender, ended }) {
             // One live stream per call: the newer one wins.
@@ -167,7 +243,7 @@ impl Directory {
         }
         state.ended.remove(&call);
         let seat = Seat { directory: self.clone(), call, epoch: plan.epoch, ended: ended_tx };
-        Some(Claim { plan, commands, seat })
+        Some(Claim { plan, commands, seat, ringing })
     }
 
     /// How the call's stream of `epoch` ended, if it ran here. A stream that is still live is ended first: Twilio asks
@@ -186,6 +262,30 @@ impl Directory {
             }
         }
         self.state().ended.get(call).filter(|it| it.epoch == epoch).map(|it| it.reason)
+    }
+
+    /// Does something to a live call. Orders have ids: one that is repeated, because its answer got lost, is performed once.
+    ///
+    /// # Errors
+    /// [`NotPerformed`]
+    pub async fn control(&self, call: &CallId, id: &str, control: LiveControl) -> Result<Performed, NotPerformed> {
+        let commands = self.state().live.get(call).map(|it| it.commands.clone()).ok_or(NotPerformed::NotLive)?;
+        let (done, performed) = oneshot::channel();
+        let order = Order { id: id.to_owned(), control, done };
+        commands.try_send(Command::Order(order)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotPerformed::Busy,
+            mpsc::error::TrySendError::Closed(_) => NotPerformed::NotLive,
+        })?;
+        match tokio::time::timeout(ORDER_TIMEOUT, performed).await {
+            Ok(Ok(performed)) => Ok(performed),
+            Ok(Err(_)) => Err(NotPerformed::NotLive),
+            Err(_) => Err(NotPerformed::Busy),
+        }
+    }
+
+    /// Calls with a live stream.
+    pub fn live_calls(&self) -> Vec<CallId> {
+        self.state().live.keys().cloned().collect()
     }
 
     /// Whether a stream of the call is live or about to come.

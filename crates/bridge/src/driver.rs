@@ -1,11 +1,11 @@
 //! One task per call: reads both sockets, asks the [`Call`] what to do, does it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use call::{Action, Call, EndReason, Event, Input};
 use futures::StreamExt as _;
-use futures::future::BoxFuture;
 use futures::stream::SplitStream;
 use media::Frame;
 use media::enhance::Chain;
@@ -19,15 +19,17 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use wire::twilio::FromTwilio;
 
 use crate::accept::Bridge;
-use crate::assistant::{Fault, Mapper, Uplink, UplinkPrinter, dial, mapper};
-use crate::directory::{Command, Seat};
+use crate::directory::{Command, LiveControl, Order, Performed, Seat};
+use crate::history::History;
 use crate::limits;
 use crate::metrics::{DropLabels, PeerLabels};
-use crate::net::{BoxIo, DialError};
-use crate::plan::{AssistantPlan, CallFact, CallPlan, Fact, ToolRequest};
+use crate::net::DialError;
+use crate::plan::{CallFact, CallPlan, Fact, HistoryItem, ToolAnswer, ToolRequest};
 use crate::record::{Recorder, Recording};
+use crate::ringing::{Prepared, Ringing};
+use crate::session::{self, Opening, Over, Session};
 use crate::twilio::{Clear, Media, TwilioPrinter, parse_mark};
-use crate::writer::{Outbox, Printer, Stalled, writer};
+use crate::writer::{Outbox, Stalled, writer};
 
 pub(crate) struct Driver<S> {
     bridge: Arc<Bridge>,
@@ -38,14 +40,20 @@ pub(crate) struct Driver<S> {
     actions: Vec<Action>,
     caller: SplitStream<WebSocketStream<S>>,
     to_caller: Outbox<TwilioPrinter>,
-    mapper: Box<dyn Mapper>,
     assistant: Assistant,
+    /// Sessions begun in this stream.
+    sessions: u64,
+    /// What a further session would have to know.
+    history: History,
     recorder: Option<Recorder>,
-    tools: JoinSet<(String, Result<String, String>)>,
+    tools: JoinSet<(String, Result<ToolAnswer, String>)>,
     writers: JoinSet<()>,
+    /// Sessions that are being closed.
+    closing: JoinSet<()>,
     allowance: Allowance,
     caller_faults: u32,
-    assistant_faults: u32,
+    /// Orders from outside that were performed, newest last.
+    performed: VecDeque<String>,
     audio: Vec<u8>,
     played: bool,
     /// What the caller hears goes through this.
@@ -54,13 +62,13 @@ pub(crate) struct Driver<S> {
 
 /// The assistant's side of the call.
 enum Assistant {
-    Dialling(BoxFuture<'static, Result<WebSocketStream<BoxIo>, DialError>>),
-    Connected { read: SplitStream<WebSocketStream<BoxIo>>, outbox: Uplink },
+    Opening(Opening),
+    Open(Box<Session>),
     Gone,
 }
 
 enum FromAssistant {
-    Dialled(Result<Box<WebSocketStream<BoxIo>>, DialError>),
+    Opened(Result<Box<Session>, DialError>),
     Message(Option<Result<Message, Error>>),
 }
 
@@ -68,19 +76,15 @@ impl Assistant {
     /// Safe to drop at any time: nothing is lost between two polls.
     async fn next(&mut self) -> FromAssistant {
         match self {
-            Self::Dialling(dialling) => FromAssistant::Dialled(dialling.await.map(Box::new)),
-            Self::Connected { read, .. } => FromAssistant::Message(read.next().await),
+            Self::Opening(opening) => FromAssistant::Opened(opening.await),
+            Self::Open(session) => FromAssistant::Message(session.next().await),
             Self::Gone => std::future::pending().await,
         }
     }
-
-    fn outbox(&self) -> Option<&Uplink> {
-        match self {
-            Self::Connected { outbox, .. } => Some(outbox),
-            Self::Dialling(_) | Self::Gone => None,
-        }
-    }
 }
+
+/// Orders from outside whose ids are remembered: each is performed once.
+const ORDERS_MAX: usize = 64;
 
 /// Messages a caller's socket may still send: a bucket that fills at four times the real rate.
 struct Allowance {
@@ -109,34 +113,22 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         let mut writers = JoinSet::new();
         let (to_caller, task) = writer(TwilioPrinter { stream_sid, name: String::with_capacity(24) }, sink, limits::CALLER_RING);
         writers.spawn(task);
-        let dialling = {
-            let (assistant, net) = (plan.assistant.clone(), bridge.net.clone());
-            Box::pin(async move {
-                let host = match &assistant {
-                    AssistantPlan::OpenAi(plan) => plan.url.host_str().unwrap_or_default().to_owned(),
-                    AssistantPlan::ElevenLabs(plan) => plan.base_url.host_str().unwrap_or_default().to_owned(),
-                };
-                timeout(limits::DIAL_TIMEOUT, dial(assistant, net))
-                    .await
-                    .unwrap_or_else(|_| Err(DialError::Unreachable { host, problem: "it did not answer in time".into() }))
-            })
-        };
-        let tools = bridge.tools.definitions(&plan.tenant);
-        let history = std::mem::take(&mut plan.history);
         Self {
             started: Instant::now(),
             call: Call::new(plan.config.clone()),
             actions: Vec::with_capacity(32),
             caller,
             to_caller,
-            mapper: mapper(&plan.assistant, history, tools, bridge.metrics.clone()),
-            assistant: Assistant::Dialling(dialling),
+            assistant: Assistant::Gone,
+            sessions: 0,
+            history: History::new(std::mem::take(&mut plan.history)),
             recorder: plan.recording.as_deref().map(Recorder::start),
             tools: JoinSet::new(),
             writers,
+            closing: JoinSet::new(),
             allowance: Allowance { left: f64::from(limits::CALLER_MESSAGES_BURST), at: Duration::ZERO },
             caller_faults: 0,
-            assistant_faults: 0,
+            performed: VecDeque::new(),
             audio: Vec::with_capacity(256),
             played: false,
             downlink: plan.sound.downlink(),
@@ -147,17 +139,22 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
     }
 
     /// Runs the call to its end and leaves nothing behind.
-    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, ringing: Option<Ringing>) {
         tracing::info!("the stream has started");
         if let Some(path) = self.plan.recording.clone() {
             // Told at once: after a crash the file is there, and somebody must know of it.
             self.bridge.journal.record(self.fact(Fact::Recorded { path, length: Duration::ZERO, sha256: None }));
         }
+        self.meet(ringing).await;
         self.input(Input::Tick);
         let timer = sleep_until(self.started);
         tokio::pin!(timer);
         while !self.call.is_ended() {
-            let deadline = self.call.deadline().map_or(self.started + Duration::from_secs(1), |(at, _)| self.started + at);
+            let deadline = self.call.deadline().map_or(self.started + session::LOOK_EVERY, |(at, _)| self.started + at);
+            let deadline = match &self.assistant {
+                Assistant::Open(session) => deadline.min(session.next_check()),
+                Assistant::Opening(_) | Assistant::Gone => deadline,
+            };
             if timer.deadline() != deadline {
                 timer.as_mut().reset(deadline);
             }
@@ -169,9 +166,36 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
                 Some(answered) = self.tools.join_next() => self.tool_answered(answered.ok()),
                 () = timer.as_mut() => self.input(Input::Tick),
             }
-            self.notice_dead_writers();
+            self.notice_dead_sockets();
         }
         self.leave().await;
+    }
+
+    /// Takes over the session that was opened while it rang, or opens one.
+    async fn meet(&mut self, ringing: Option<Ringing>) {
+        let prepared = match ringing {
+            Some(ringing) => ringing.claim().await,
+            None => None,
+        };
+        match prepared {
+            Some(Prepared::Opening(opening)) => {
+                self.sessions = 1;
+                self.assistant = Assistant::Opening(opening);
+            }
+            Some(Prepared::Open(session, early)) => {
+                self.sessions = 1;
+                self.assistant = Assistant::Open(session);
+                early.iter().for_each(|it| self.input(it.input()));
+            }
+            None => self.open_session(0),
+        }
+    }
+
+    fn open_session(&mut self, candidate: usize) {
+        let mut history = self.history.items();
+        history.extend(self.call.words_to_come().map(|it| HistoryItem::Assistant(it.to_owned())));
+        self.assistant = Assistant::Opening(session::open(self.bridge.clone(), &self.plan, candidate, self.sessions, history));
+        self.sessions += 1;
     }
 
     fn now(&self) -> Duration {
@@ -188,7 +212,34 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         match command {
             Command::Drain => self.input(Input::Drain),
             Command::Supersede => self.input(Input::CallerEnded(EndReason::Superseded)),
+            Command::Order(order) => self.order(order),
         }
+    }
+
+    /// Performs an order from outside, once.
+    fn order(&mut self, Order { id, control, done }: Order) {
+        if self.performed.contains(&id) {
+            let _ = done.send(Performed::Before);
+            return;
+        }
+        if self.performed.len() == ORDERS_MAX {
+            self.performed.pop_front();
+        }
+        self.performed.push_back(id);
+        match &control {
+            LiveControl::Record(on) => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.pause(!on);
+                }
+                self.record(Event::Controlled { what: if *on { "record" } else { "pause_recording" } });
+            }
+            other => {
+                if let Some(control) = other.as_control() {
+                    self.input(Input::Control(control));
+                }
+            }
+        }
+        let _ = done.send(Performed::Now);
     }
 
     fn caller_message(&mut self, message: Option<Result<Message, Error>>) {
@@ -245,96 +296,67 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
 
     fn assistant_event(&mut self, event: FromAssistant) {
         match event {
-            FromAssistant::Dialled(Ok(socket)) => {
-                let (sink, read) = (*socket).split();
-                let (outbox, task) =
-                    writer(UplinkPrinter::new(&self.plan.assistant, self.plan.sound.uplink()), sink, limits::ASSISTANT_RING);
-                self.writers.spawn(task);
-                let opened = self.mapper.opened(&outbox);
-                self.assistant = Assistant::Connected { read, outbox };
-                if let Err(fault) = opened {
-                    self.assistant_fault(fault);
+            FromAssistant::Opened(Ok(mut session)) => {
+                let begun = session.begin();
+                self.assistant = Assistant::Open(session);
+                if let Err(Over(reason)) = begun {
+                    self.assistant_gone(reason);
                 }
             }
-            FromAssistant::Dialled(Err(error)) => {
+            FromAssistant::Opened(Err(error)) => {
                 tracing::error!(%error, "the assistant cannot be reached");
                 self.assistant_gone(if error.is_refusal() { EndReason::AssistantRefused } else { EndReason::AssistantLost });
             }
-            FromAssistant::Message(Some(Ok(Message::Text(text)))) => self.assistant_message(&text),
-            FromAssistant::Message(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => (),
-            FromAssistant::Message(Some(Ok(Message::Binary(_)))) => {
-                self.assistant_fault(Fault::Malformed("a binary message".into()));
-            }
-            FromAssistant::Message(Some(Ok(Message::Close(frame)))) => {
-                let code = frame.as_ref().map(|it| u16::from(it.code));
-                let reason = self.mapper.closed(code);
-                tracing::info!(code, said = frame.as_ref().map(|it| it.reason.as_str()), %reason, "the provider closed the session");
-                self.assistant_gone(reason);
-            }
-            FromAssistant::Message(Some(Err(error))) => {
-                tracing::warn!(%error, "the provider's socket was lost");
-                self.assistant_gone(EndReason::AssistantLost);
-            }
-            FromAssistant::Message(None) => self.assistant_gone(self.mapper.closed(None)),
+            FromAssistant::Message(message) => self.assistant_message(message),
         }
     }
 
-    fn assistant_message(&mut self, text: &str) {
+    fn assistant_message(&mut self, message: Option<Result<Message, Error>>) {
         let now = self.now();
-        let Assistant::Connected { outbox, .. } = &self.assistant else { return };
+        let Assistant::Open(session) = &mut self.assistant else { return };
         let (call, actions) = (&mut self.call, &mut self.actions);
-        let result = self.mapper.receive(text, &mut |input| call.handle(now, input, actions), outbox);
+        let received = session.receive(message, &mut |input| call.handle(now, input, actions));
         self.perform();
         self.bridge.metrics.assistant_to_caller.observe((self.now() - now).as_secs_f64());
-        if let Err(fault) = result {
-            self.assistant_fault(fault);
-        }
-    }
-
-    fn assistant_fault(&mut self, fault: Fault) {
-        let peer = self.mapper.peer();
-        self.bridge.metrics.faults.get_or_create(&PeerLabels { peer }).inc();
-        let reason = match &fault {
-            Fault::Malformed(_) => {
-                self.assistant_faults += 1;
-                (self.assistant_faults >= limits::ASSISTANT_FAULTS_MAX).then_some(EndReason::AssistantLost)
-            }
-            Fault::Refused(_) => Some(EndReason::AssistantRefused),
-            Fault::Lost(_) | Fault::Stalled => Some(EndReason::AssistantLost),
-        };
-        tracing::warn!(peer, %fault, "trouble with the provider");
-        if let Some(reason) = reason {
+        if let Err(Over(reason)) = received {
             self.assistant_gone(reason);
         }
     }
 
-    /// The provider's leg is over: its socket is closed, the call decides what follows.
+    /// The provider's session is over: its socket is closed, the call decides what follows.
     fn assistant_gone(&mut self, reason: EndReason) {
-        if let Some(outbox) = self.assistant.outbox() {
-            self.count_dropped("assistant", outbox);
-            outbox.close(1000, "");
-        }
-        self.assistant = Assistant::Gone;
+        self.close_session();
         self.input(Input::AssistantEnded(reason));
     }
 
-    fn tool_answered(&mut self, answered: Option<(String, Result<String, String>)>) {
-        // A tool that panicked stays unanswered; the call's own deadline answers for it.
-        if let Some((id, answer)) = answered {
-            let failed = answer.is_err();
-            let output = answer.unwrap_or_else(|error| error);
-            self.input(Input::ToolFinished { id: &id, output: &output, failed });
+    /// Lets go of the session or of the attempt to open one.
+    fn close_session(&mut self) {
+        if let Assistant::Open(session) = std::mem::replace(&mut self.assistant, Assistant::Gone) {
+            self.count_dropped("assistant", session.dropped());
+            self.closing.spawn(session.close());
         }
     }
 
-    /// A writer that ended without being told to has lost its peer.
-    fn notice_dead_writers(&mut self) {
+    fn tool_answered(&mut self, answered: Option<(String, Result<ToolAnswer, String>)>) {
+        // A tool that panicked stays unanswered; the call's own deadline answers for it.
+        if let Some((id, answer)) = answered {
+            let failed = answer.is_err();
+            let answer = answer.unwrap_or_else(ToolAnswer::from);
+            let effect = answer.effect.as_ref().map(|it| it.as_effect());
+            self.input(Input::ToolFinished { id: &id, output: &answer.output, failed, effect });
+        }
+    }
+
+    /// A writer that ended without being told to has lost its peer; a socket may be half open.
+    fn notice_dead_sockets(&mut self) {
         if self.call.is_ended() {
             return;
         }
         if self.to_caller.is_gone() {
             self.input(Input::CallerEnded(EndReason::CallerLost));
-        } else if self.assistant.outbox().is_some_and(Outbox::is_gone) {
+        } else if let Assistant::Open(session) = &mut self.assistant
+            && session.is_dead(Instant::now())
+        {
             self.assistant_gone(EndReason::AssistantLost);
         }
     }
@@ -347,7 +369,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
             stalled |= self.act(action).is_err();
         }
         self.actions = actions;
-        if stalled && self.assistant.outbox().is_some() {
+        if stalled && matches!(self.assistant, Assistant::Open(_)) {
             tracing::warn!("the provider does not read");
             self.assistant_gone(EndReason::AssistantLost);
         }
@@ -356,8 +378,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
     fn act(&mut self, action: Action) -> Result<(), Stalled> {
         match action {
             Action::SendToAssistant(frame) => {
-                if let Some(outbox) = self.assistant.outbox() {
-                    outbox.media(frame);
+                if let Assistant::Open(session) = &self.assistant {
+                    session.hear(frame);
                 }
             }
             Action::PlayToCaller(frame) => {
@@ -387,15 +409,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
                 self.tools.spawn(async move { (id, answer.await) });
             }
             Action::Record(event) => self.record(event),
-            Action::CloseAssistant => {
-                if let Some(outbox) = self.assistant.outbox() {
-                    outbox.close(1000, "");
-                }
+            Action::ConnectAssistant { candidate } => {
+                self.close_session();
+                self.open_session(candidate);
             }
+            Action::CloseAssistant => self.close_session(),
             Action::CloseCaller => self.to_caller.close(1000, ""),
             other => {
-                if let Assistant::Connected { outbox, .. } = &self.assistant {
-                    return self.mapper.perform(&other, outbox);
+                if let Assistant::Open(session) = &mut self.assistant {
+                    return session.perform(&other);
                 }
             }
         }
@@ -413,6 +435,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
     fn record(&mut self, event: Event) {
         self.bridge.metrics.event(&event);
         tracing::debug!(?event, "recorded");
+        let ms = |it: &Duration| it.as_millis() as u64;
+        match &event {
+            Event::CallerSaid { text, start, .. } => self.history.caller_said(ms(start), text),
+            Event::AssistantSaid { text, start, .. } => self.history.assistant_said(ms(start), text),
+            Event::ToolCalled { id, name, arguments } => self.history.tool_called(id, name, arguments),
+            Event::ToolFinished { id, output, .. } => self.history.tool_finished(id, output),
+            _ => (),
+        }
         let ended = if let Event::Ended { reason, .. } = event { Some(reason) } else { None };
         self.bridge.journal.record(self.fact(Fact::Call(event)));
         if let Some(reason) = ended {
@@ -421,8 +451,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         }
     }
 
-    fn count_dropped<P: Printer>(&self, towards: &'static str, outbox: &Outbox<P>) {
-        self.bridge.metrics.frames_dropped.get_or_create(&DropLabels { towards }).inc_by(outbox.dropped());
+    fn count_dropped(&self, towards: &'static str, dropped: u64) {
+        self.bridge.metrics.frames_dropped.get_or_create(&DropLabels { towards }).inc_by(dropped);
     }
 
     fn fact(&self, fact: Fact) -> CallFact {
@@ -431,20 +461,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
 
     /// Closes both legs together: what is queued goes out, both close handshakes finish, within a bound.
     async fn leave(mut self) {
-        self.count_dropped("caller", &self.to_caller);
-        if let Some(outbox) = self.assistant.outbox() {
-            self.count_dropped("assistant", outbox);
-        }
+        self.count_dropped("caller", self.to_caller.dropped());
+        self.close_session();
         self.tools.abort_all();
         let closing = async {
             while self.writers.join_next().await.is_some() {}
             // Unread messages would turn the close into a reset, and the peer would never see its code.
             let caller = async { while let Some(Ok(_)) = self.caller.next().await {} };
-            let assistant = async {
-                if let Assistant::Connected { read, .. } = &mut self.assistant {
-                    while let Some(Ok(_)) = read.next().await {}
-                }
-            };
+            let assistant = async { while self.closing.join_next().await.is_some() {} };
             futures::future::join(caller, assistant).await;
         };
         let _ = timeout(limits::CLOSE_TIMEOUT, closing).await;

@@ -2,25 +2,31 @@
 
 mod accept;
 mod assistant;
+mod breaker;
 mod directory;
+mod downlink;
 mod driver;
-mod elevenlabs;
+mod history;
 pub mod limits;
 mod metrics;
 pub mod net;
-mod openai;
 mod plan;
+mod providers;
 mod record;
+mod ringing;
+mod session;
 mod twilio;
+mod uplink;
 mod writer;
 
 pub use accept::Bridge;
-pub use directory::{Directory, Refusal, StreamToken};
+pub use directory::{Directory, LiveControl, NotPerformed, Performed, Refusal, StreamToken};
+pub use history::History;
 pub use metrics::Metrics;
 pub use net::Connect;
 pub use plan::{
-    AssistantPlan, CallFact, CallId, CallPlan, ElevenLabsPlan, Fact, HistoryItem, Journal, OpenAiPlan, SoundPlan, ToolDefinition,
-    ToolRequest, Tools,
+    AssistantPlan, CallFact, CallId, CallPlan, ElevenLabsPlan, Fact, HistoryItem, Journal, LivePlan, OpenAiPlan, SoundPlan,
+    ToolAnswer, ToolDefinition, ToolEffect, ToolRequest, Tools, TranscriptionPlan, Turns,
 };
 pub use twilio::CALL_PARAMETER;
 pub use twilio::TOKEN_PARAMETER;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Caller frames kept while the assistant connects: 2 s. Older words would be answered out of time.
-pub const PREROLL_FRAMES: usize = 100;
+/// Caller frames kept while no assistant listens: 3 s. Older words would be answered out of time.
+pub const PREROLL_FRAMES: usize = 150;
 /// Entries waiting for the caller's socket: 1 s of 50 frames a second, and a mark for every ten. The playback lead keeps it
 /// near 10; only a peer that does not read fills it.
 pub const CALLER_RING: usize = 50 + 5;
@@ -42,6 +42,12 @@ pub const CALLER_MESSAGES_BURST: u32 = 1000;
 pub const CALLER_FAULTS_MAX: u32 = 10;
 /// Broken messages from a provider before its session is given up.
 pub const ASSISTANT_FAULTS_MAX: u32 = 3;
+/// A session that was opened while it rang and that nobody claims is closed after this long.
+pub const PREPARED_LIFE: Duration = Duration::from_secs(30);
+/// Silence of a provider's socket after which it is pinged, and the longest wait for the answer.
+pub const PING_EVERY: Duration = Duration::from_secs(10);
+/// See [`PING_EVERY`].
+pub const PONG_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest answer to a provider's REST request.
 pub const REST_ANSWER_BYTES: usize = 64 * 1024;
 /// Stereo recording written to disk at a time, in caller frames of 20 ms: one second.

@@ -30,6 +30,15 @@ pub struct Metrics {
     pub(crate) tokens: Family<DirectionLabels, Counter<u64, AtomicU64>>,
     /// Caller's speech over the noise of the line.
     pub(crate) line_snr: Histogram,
+    /// Sessions that became ready.
+    pub(crate) sessions: Family<PeerLabels, Counter>,
+    pub(crate) session_failures: Family<FailureLabels, Counter>,
+    pub(crate) provider_ping: Histogram,
+    pub(crate) quota_left: Family<QuotaLabels, Gauge<f64, AtomicU64>>,
+    pub(crate) barge_in: Histogram,
+    pub(crate) false_alarms: Counter,
+    pub(crate) underruns: Counter,
+    pub(crate) mos: Histogram,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,6 +50,17 @@ pub(crate) struct EndLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct DropLabels {
     pub(crate) towards: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct FailureLabels {
+    pub(crate) peer: &'static str,
+    pub(crate) reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct QuotaLabels {
+    pub(crate) name: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -82,6 +102,14 @@ impl Metrics {
             turn_latency: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 1.6, 17))),
             tokens: Family::default(),
             line_snr: Histogram::new(linear_buckets(5.0, 5.0, 10)),
+            sessions: Family::default(),
+            session_failures: Family::default(),
+            provider_ping: felt(),
+            quota_left: Family::default(),
+            barge_in: felt(),
+            false_alarms: Counter::default(),
+            underruns: Counter::default(),
+            mos: Histogram::new(linear_buckets(1.0, 0.25, 16)),
         };
         let registry = registry.sub_registry_with_prefix("offhook");
         registry.register("calls_active", "Calls with a media stream", metrics.calls_active.clone());
@@ -117,9 +145,31 @@ impl Metrics {
             seconds.clone(),
             metrics.first_audio.clone(),
         );
+        registry.register_with_unit(
+            "provider_ping",
+            "Way to the provider and back, by its own measurement",
+            seconds.clone(),
+            metrics.provider_ping.clone(),
+        );
+        registry.register_with_unit(
+            "barge_in_reaction",
+            "Caller's first sound, by our own detector, to the clear",
+            seconds.clone(),
+            metrics.barge_in.clone(),
+        );
         registry.register_with_unit("turn_latency", "Latency of a turn, by part", seconds, metrics.turn_latency.clone());
         registry.register("line_snr_db", "Caller's speech over the noise of the line, by stream", metrics.line_snr.clone());
         registry.register("tokens", "Tokens billed by providers", metrics.tokens.clone());
+        registry.register("sessions", "Sessions with providers that became ready", metrics.sessions.clone());
+        registry.register(
+            "session_failures",
+            "Sessions that were not reached or broke, by provider and reason",
+            metrics.session_failures.clone(),
+        );
+        registry.register("quota_left", "Share of the provider's quota that is left, by kind", metrics.quota_left.clone());
+        registry.register("false_alarms", "Sounds of callers that were no interruption", metrics.false_alarms.clone());
+        registry.register("underruns", "Times a caller heard a gap inside an answer", metrics.underruns.clone());
+        registry.register("mos_estimate", "Estimated listening quality of streams, 1 to 4.5 (G.107)", metrics.mos.clone());
         metrics
     }
 
@@ -130,8 +180,14 @@ impl Metrics {
     /// Counts what the call says of itself.
     pub(crate) fn event(&self, event: &Event) {
         match event {
-            Event::Interrupted { .. } => {
+            Event::Interrupted { reaction, .. } => {
                 self.interruptions.inc();
+                if let Some(reaction) = reaction {
+                    self.barge_in.observe(reaction.as_secs_f64());
+                }
+            }
+            Event::FalseAlarm { .. } => {
+                self.false_alarms.inc();
             }
             Event::Turn(latency) => {
                 let parts = [
@@ -145,8 +201,13 @@ impl Metrics {
                     self.turn_latency.get_or_create(&PartLabels { part }).observe(duration.as_secs_f64());
                 }
             }
-            Event::Ended { reason, counters, line, .. } => {
+            Event::Ended { reason, counters, line, duration } => {
                 self.end(*reason);
+                self.underruns.inc_by(counters.underruns);
+                if let Some(mos) = counters.estimated_mos(*duration) {
+                    self.mos.observe(mos.into());
+                }
+                self.tokens.get_or_create(&DirectionLabels { direction: "input_cached" }).inc_by(counters.cached_tokens);
                 if let Some(snr) = line.snr_db() {
                     self.line_snr.observe(snr.into());
                 }

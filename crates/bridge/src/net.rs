@@ -79,6 +79,8 @@ pub enum DialError {
     Answer { host: String, problem: String },
     #[error("the address of {host} is not usable: {problem}")]
     Address { host: String, problem: String },
+    #[error("{host} has failed several times and is left alone for a moment")]
+    Resting { host: String },
 }
 
 impl DialError {
@@ -87,7 +89,7 @@ impl DialError {
         match self {
             Self::Unreachable { .. } => false,
             Self::Refused { status, .. } => !(status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS),
-            Self::Answer { .. } | Self::Address { .. } => true,
+            Self::Answer { .. } | Self::Address { .. } | Self::Resting { .. } => true,
         }
     }
 }

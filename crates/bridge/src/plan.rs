@@ -31,8 +31,11 @@ pub struct CallPlan {
     pub account_sid: String,
     /// Counts the streams of the call.
     pub epoch: u32,
-    pub assistant: AssistantPlan,
+    /// Who may answer, in the order in which they are tried; as many as `config.assistants`.
+    pub assistants: Vec<AssistantPlan>,
     pub config: CallConfig,
+    /// The first session is opened at once, while it rings.
+    pub prepare: bool,
     /// What was said in earlier epochs, oldest first.
     pub history: Vec<HistoryItem>,
     pub sound: SoundPlan,
@@ -75,15 +78,18 @@ impl SoundPlan {
 pub enum AssistantPlan {
     OpenAi(Arc<OpenAiPlan>),
     ElevenLabs(Arc<ElevenLabsPlan>),
+    Live(Arc<LivePlan>),
 }
 
 /// An OpenAI Realtime session, or a server that speaks the same.
 #[derive(Clone, Debug)]
 pub struct OpenAiPlan {
-    /// `wss://…/v1/realtime`, without query.
+    /// `wss://…/v1/realtime`; the model is appended unless the address names a model or a deployment already. At a host of
+    /// Azure's the key goes into Azure's header.
     pub url: Url,
     pub api_key: SecretString,
     pub model: String,
+    /// A name, or an id that begins with `voice_`.
     pub voice: String,
     pub instructions: String,
     /// How to open the conversation.
@@ -91,13 +97,56 @@ pub struct OpenAiPlan {
     /// ISO 639-1.
     pub language: String,
     /// `None` leaves the caller without transcript.
-    pub transcription_model: Option<String>,
-    pub vad_threshold: f64,
-    pub vad_prefix: Duration,
-    pub vad_silence: Duration,
+    pub transcription: Option<TranscriptionPlan>,
+    /// How the end of a turn is found.
+    pub turns: Turns,
+    /// The service answers at the end of a turn and cancels when the caller speaks; otherwise both are ours.
+    pub decides: bool,
+    /// `near_field` or `far_field`.
+    pub noise_reduction: Option<String>,
+    /// 0.25 to 1.5.
+    pub speed: Option<f64>,
+    /// `auto`, `none`, `required`.
+    pub tool_choice: String,
+    /// Only reasoning models take this and the next one.
+    pub parallel_tool_calls: Option<bool>,
+    /// `minimal` to `xhigh`.
+    pub reasoning_effort: Option<String>,
+    /// 1 to 4096 for one answer.
+    pub max_output_tokens: Option<u32>,
+    /// 0 to 1: what is kept of a full context.
+    pub retention_ratio: Option<f64>,
+    /// Traces at the service.
+    pub tracing: bool,
 }
 
-/// An ElevenLabs agent.
+/// Who writes down what the caller says.
+#[derive(Clone, Debug, Default)]
+pub struct TranscriptionPlan {
+    pub model: String,
+    /// What the calls are about; not every model takes it.
+    pub prompt: Option<String>,
+    /// Names and words to expect; not every model takes them.
+    pub keywords: Vec<String>,
+}
+
+/// How OpenAI finds the end of a turn.
+#[derive(Clone, Debug)]
+pub enum Turns {
+    /// By energy: `threshold` from 0 to 1, audio before the start that belongs to the turn, silence that ends it.
+    Server { threshold: f64, prefix: Duration, silence: Duration },
+    /// By meaning: `low`, `medium`, `high` or `auto` eagerness.
+    Semantic { eagerness: String },
+}
+
+impl Turns {
+    /// What telephone lines need: the service's default of 200 ms cuts people off.
+    pub const TELEPHONE: Self =
+        Self::Server { threshold: 0.5, prefix: Duration::from_millis(300), silence: Duration::from_millis(500) };
+}
+
+/// An ElevenLabs agent. What would override the agent's own settings is sent only if it is set, because each needs a
+/// permission of its own there.
 #[derive(Clone, Debug)]
 pub struct ElevenLabsPlan {
     /// `https://api.elevenlabs.io` or a residency host.
@@ -108,8 +157,28 @@ pub struct ElevenLabsPlan {
     /// The agent's security settings permit overrides of first message and language.
     pub allow_overrides: bool,
     pub language: String,
+    pub prompt: Option<String>,
+    pub first_message: Option<String>,
+    pub voice_id: Option<String>,
+    /// 0.7 to 1.2.
+    pub speed: Option<f64>,
     /// Values for the agent's `{{variables}}`.
     pub dynamic_variables: serde_json::Map<String, serde_json::Value>,
+}
+
+/// An OpenAI Live session.
+#[derive(Clone, Debug)]
+pub struct LivePlan {
+    /// `wss://api.openai.com/v1/live/sessions`.
+    pub url: Url,
+    pub api_key: SecretString,
+    pub model: String,
+    /// The text model that thinks and calls functions.
+    pub thinking_model: String,
+    pub voice: String,
+    pub instructions: String,
+    /// How to open the conversation.
+    pub greeting: String,
 }
 
 /// Something that was said or done in an earlier epoch.
@@ -118,11 +187,14 @@ pub enum HistoryItem {
     Caller(String),
     /// Only what was heard.
     Assistant(String),
+    /// Something that happened outside the conversation.
+    Note(String),
     Tool {
         id: String,
         name: String,
         arguments: String,
-        output: String,
+        /// `None` while it runs.
+        output: Option<String>,
     },
 }
 
@@ -131,6 +203,7 @@ impl fmt::Debug for HistoryItem {
         f.write_str(match self {
             Self::Caller(_) => "Caller",
             Self::Assistant(_) => "Assistant",
+            Self::Note(_) => "Note",
             Self::Tool { .. } => "Tool",
         })
     }
@@ -195,10 +268,42 @@ pub struct ToolRequest {
     pub arguments: String,
 }
 
+/// What a tool answers, and what it wants done with the call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolAnswer {
+    /// For the model: text, by custom JSON.
+    pub output: String,
+    pub effect: Option<ToolEffect>,
+}
+
+/// See [`call::Effect`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToolEffect {
+    Transfer(String),
+    Digits(String),
+    Patience,
+}
+
+impl ToolEffect {
+    pub(crate) fn as_effect(&self) -> call::Effect<'_> {
+        match self {
+            Self::Transfer(to) => call::Effect::Transfer(to),
+            Self::Digits(keys) => call::Effect::Digits(keys),
+            Self::Patience => call::Effect::Patience,
+        }
+    }
+}
+
+impl From<String> for ToolAnswer {
+    fn from(output: String) -> Self {
+        Self { output, effect: None }
+    }
+}
+
 /// What an assistant may do during a call.
 pub trait Tools: Send + Sync + 'static {
     /// The tools of a tenant; `end_call` is there without being named.
     fn definitions(&self, tenant: &str) -> Vec<ToolDefinition>;
     /// Runs one. The error text goes to the model.
-    fn run(&self, request: ToolRequest) -> BoxFuture<'static, Result<String, String>>;
+    fn run(&self, request: ToolRequest) -> BoxFuture<'static, Result<ToolAnswer, String>>;
 }

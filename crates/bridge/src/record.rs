@@ -37,6 +37,8 @@ pub(crate) struct Recorder {
     file: JoinHandle<Option<(Duration, [u8; 32])>>,
     path: PathBuf,
     blocks_dropped: u64,
+    /// Silence is written instead of what is said.
+    paused: bool,
 }
 
 impl Recorder {
@@ -50,6 +52,7 @@ impl Recorder {
             file,
             path: path.to_owned(),
             blocks_dropped: 0,
+            paused: false,
         }
     }
 
@@ -61,10 +64,16 @@ impl Recorder {
         self.playing.clear();
     }
 
+    /// Leaves silence of the same length until told otherwise: a card number is not recorded, and all times stay right.
+    pub(crate) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
     pub(crate) fn caller(&mut self, frame: &Frame) {
         for code in frame.ulaw() {
             let heard = self.playing.pop_front().unwrap_or(SILENCE);
-            self.block.extend([ulaw::decode(*code), ulaw::decode(heard)]);
+            let pair = [ulaw::decode(*code), ulaw::decode(heard)];
+            self.block.extend(if self.paused { [0, 0] } else { pair });
         }
         if self.block.len() >= 2 * limits::RECORDING_BLOCK_FRAMES * media::FRAME_BYTES {
             self.hand_over();

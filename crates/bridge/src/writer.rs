@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use crossbeam_queue::ArrayQueue;
 use futures::{Sink, SinkExt as _};
 use tokio::sync::Notify;
@@ -28,6 +28,7 @@ pub(crate) trait Printer: Send + 'static {
 
 enum Control<C> {
     Order(C),
+    Ping,
     Close(u16, &'static str),
 }
 
@@ -61,6 +62,12 @@ impl<P: Printer> Outbox<P> {
         let queued = self.0.control.push(Control::Order(control)).map_err(|_| Stalled);
         self.0.wake.notify_one();
         queued
+    }
+
+    /// Asks the peer whether it is there.
+    pub(crate) fn ping(&self) {
+        let _ = self.0.control.push(Control::Ping);
+        self.0.wake.notify_one();
     }
 
     /// Throws away queued audio.
@@ -117,6 +124,13 @@ async fn run<P: Printer>(shared: &Shared<P>, mut printer: P, mut sink: impl Sink
         loop {
             let printed = match shared.control.pop() {
                 Some(Control::Order(control)) => printer.control(control, &mut text),
+                Some(Control::Ping) => {
+                    if !matches!(timeout(limits::WRITE_TIMEOUT, sink.feed(Message::Ping(Bytes::new()))).await, Ok(Ok(()))) {
+                        return;
+                    }
+                    unflushed = true;
+                    continue;
+                }
                 Some(Control::Close(code, reason)) => {
                     close = Some((code, reason));
                     continue;

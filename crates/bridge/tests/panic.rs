@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bridge::net::BoxIo;
 use bridge::{
-    AssistantPlan, Bridge, CallFact, CallId, CallPlan, Connect, Fact, Journal, Metrics, OpenAiPlan, ToolDefinition, ToolRequest,
-    Tools,
+    AssistantPlan, Bridge, CallFact, CallId, CallPlan, Connect, Fact, Journal, Metrics, OpenAiPlan, ToolAnswer, ToolDefinition,
+    ToolRequest, Tools, Turns,
 };
-use call::{CallConfig, EndReason, Event, Prompt};
+use call::{CallConfig, EndReason, Event};
 use futures::future::BoxFuture;
 use futures::{SinkExt as _, StreamExt as _};
 use prometheus_client::registry::Registry;
@@ -42,53 +42,43 @@ impl Tools for None {
     fn definitions(&self, _: &str) -> Vec<ToolDefinition> {
         Vec::new()
     }
-    fn run(&self, _: ToolRequest) -> BoxFuture<'static, Result<String, String>> {
+    fn run(&self, _: ToolRequest) -> BoxFuture<'static, Result<ToolAnswer, String>> {
         Box::pin(async { Err("there are none".into()) })
     }
 }
 
 fn plan(call: &str) -> CallPlan {
-    let second = Duration::from_secs(1);
+    let assistant = AssistantPlan::OpenAi(Arc::new(OpenAiPlan {
+        url: "ws://127.0.0.1:1/".parse().unwrap(),
+        api_key: String::new().into(),
+        model: String::new(),
+        voice: String::new(),
+        instructions: String::new(),
+        greeting: String::new(),
+        language: "en".into(),
+        transcription: Option::None,
+        turns: Turns::TELEPHONE,
+        decides: true,
+        noise_reduction: Option::None,
+        speed: Option::None,
+        tool_choice: "auto".into(),
+        parallel_tool_calls: Option::None,
+        reasoning_effort: Option::None,
+        max_output_tokens: Option::None,
+        retention_ratio: Option::None,
+        tracing: false,
+    }));
+    let minute = Duration::from_secs(60);
+    let config = CallConfig { answer_timeout: minute, media_timeout: minute, ..CallConfig::new(vec![assistant.manner()]) };
     CallPlan {
         call: CallId(call.into()),
         tenant: "t".into(),
         call_sid: format!("CA{call}"),
         account_sid: "AC1".into(),
         epoch: 0,
-        assistant: AssistantPlan::OpenAi(Arc::new(OpenAiPlan {
-            url: "ws://127.0.0.1:1/".parse().unwrap(),
-            api_key: String::new().into(),
-            model: String::new(),
-            voice: String::new(),
-            instructions: String::new(),
-            greeting: String::new(),
-            language: "en".into(),
-            transcription_model: Option::None,
-            vad_threshold: 0.5,
-            vad_prefix: second,
-            vad_silence: second,
-        })),
-        config: CallConfig {
-            answer_timeout: 60 * second,
-            preroll_frames_max: 10,
-            lead: second,
-            fill_silence: false,
-            warn_before: Option::None,
-            answer_due: Option::None,
-            filler: Option::None,
-            idle_after: Option::None,
-            idle_prompts_max: 2,
-            key_gap: Duration::ZERO,
-            backlog_max: second,
-            farewell_timeout: second,
-            media_timeout: 60 * second,
-            duration_max: 600 * second,
-            tool_timeout: second,
-            utterance_gap: Option::None,
-            provider_cancels: true,
-            phrase: Option::None,
-            opening: Prompt::Greeting,
-        },
+        assistants: vec![assistant],
+        config,
+        prepare: false,
         history: Vec::new(),
         sound: bridge::SoundPlan::default(),
         recording: Option::None,

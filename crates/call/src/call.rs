@@ -1,165 +1,39 @@
 //! The state machine. Start reading at [`Call::handle`].
 
+mod control;
+mod floor;
+mod keys;
+mod listening;
+mod patience;
+mod session;
+mod speaking;
+mod tooling;
+
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use media::Frame;
-use media::detect::SpeechDetector;
+use media::detect::{EchoDetector, SpeechDetector};
 
-use crate::playback::{Order, Playback, Utterance};
+use crate::playback::{Cleared, Order, Playback, Utterance};
 use crate::timers::Timers;
 use crate::tools::ToolLedger;
-use crate::{Counters, EndReason, Event, ItemId, Latency, Mark, ResponseId, Timer};
+use crate::{Action, CallConfig, Counters, EndReason, Event, Input, ItemId, Latency, Manner, Prompt, ResponseId, Timer};
 
-/// Limits and timers of one call. No `Default`: only the operator knows the right values.
-#[derive(Clone, Debug)]
-pub struct CallConfig {
-    /// Longest wait for the assistant's session.
-    pub answer_timeout: Duration,
-    /// Caller frames (20 ms each) kept while the assistant connects; the oldest go first.
-    pub preroll_frames_max: usize,
-    /// Audio kept at Twilio ahead of the ear: enough to hide scheduling, little enough to make `clear` cheap.
-    pub lead: Duration,
-    /// Silence is played between utterances, to carry a background sound; otherwise nothing is.
-    pub fill_silence: bool,
-    /// Assistant audio kept here; what comes on top is dropped and counted.
-    pub backlog_max: Duration,
-    /// Longest wait for a farewell to begin, and for its last mark after its expected end.
-    pub farewell_timeout: Duration,
-    /// Longest gap between caller frames.
-    pub media_timeout: Duration,
-    /// Longest call; the assistant is asked to say goodbye when it is reached.
-    pub duration_max: Duration,
-    /// How long before that the assistant is asked to warn the caller; `None` never.
-    pub warn_before: Option<Duration>,
-    /// Longest wait for a tool.
-    pub tool_timeout: Duration,
-    /// An answer that is owed must begin within this time: then it is asked for again, then `filler` is played, then the
-    /// assistant counts as lost. `None` waits for ever.
-    pub answer_due: Option<Duration>,
-    /// What is played while an answer is overdue, μ-law.
-    pub filler: Option<Arc<[u8]>>,
-    /// Silence of both sides after which the assistant asks whether the caller is there; `None` never.
-    pub idle_after: Option<Duration>,
-    /// How often it asks before it says goodbye.
-    pub idle_prompts_max: u32,
-    /// Keys that follow each other within this time are one entry, told to the assistant as a whole; `#` ends one at once.
-    pub key_gap: Duration,
-    /// Gap in the audio that ends an utterance, for providers that announce no end; `None` for those that do. Speech comes
-    /// faster than it plays, so a short gap is proof enough.
-    pub utterance_gap: Option<Duration>,
-    /// The provider cancels its own answer when it hears the caller; otherwise we order it.
-    pub provider_cancels: bool,
-    /// Our own phrase at the start of the stream, μ-law: what a resumed caller hears at once.
-    pub phrase: Option<Arc<[u8]>>,
-    /// What the assistant is asked for when it is ready.
-    pub opening: Prompt,
-}
-
-/// What an answer is asked for. Providers that speak unprompted ignore it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prompt {
-    /// Greet the caller.
-    Greeting,
-    /// Go on after an interruption of the line: no greeting, no repetition.
-    Continuation,
-    /// Answer what was just added to the conversation.
-    Answer,
-    /// Ask whether the caller is still there.
-    AreYouThere,
-    /// Tell the caller that the call must end soon.
-    EndingSoon,
-    /// Say goodbye.
-    Farewell,
-}
-
-/// What happened.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)] // Fields are what their types say.
-pub enum Input<'a> {
-    /// Time went by; see [`Call::deadline`].
-    Tick,
-    /// Up to 20 ms from the caller.
-    CallerAudio(Frame),
-    /// A key of the caller's.
-    CallerKey(char),
-    /// Twilio echoed a mark.
-    MarkPlayed(Mark),
-    /// Twilio said `stop`.
-    CallerStopped,
-    /// The caller's side ended otherwise: lost, stalled, misbehaved, superseded.
-    CallerEnded(EndReason),
-    /// The session is configured, history replayed, formats known.
-    AssistantReady,
-    /// The provider began an answer.
-    ResponseStarted(ResponseId),
-    /// The provider finished an answer, whatever its outcome.
-    ResponseDone(ResponseId),
-    /// Speech of an answer, μ-law, any length.
-    AssistantAudio { response: ResponseId, item: ItemId, ulaw: &'a [u8] },
-    /// The item's audio is complete.
-    AssistantAudioDone { response: ResponseId, item: ItemId },
-    /// All words of an item known so far.
-    AssistantText { item: ItemId, text: &'a str },
-    /// What the caller said, as the provider wrote it down.
-    CallerText(&'a str),
-    /// The provider's detector heard the caller begin.
-    CallerSpeechStarted,
-    /// The provider's detector heard the caller end.
-    CallerSpeechStopped,
-    /// The provider cut itself: everything up to this answer is void.
-    AssistantInterrupted { through: ResponseId },
-    /// The assistant wants a tool run.
-    ToolCalled { id: &'a str, name: &'a str, arguments: &'a str },
-    /// A tool answered.
-    ToolFinished { id: &'a str, output: &'a str, failed: bool },
-    /// Tokens billed.
-    Usage { input_tokens: u64, output_tokens: u64 },
-    /// The session is over: normally, lost or refused.
-    AssistantEnded(EndReason),
-    /// This process is shutting down: leave at the end of the utterance.
-    Drain,
-}
-
-/// What must be done, in order.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // Fields are what their types say.
-pub enum Action {
-    /// Caller audio for the provider.
-    SendToAssistant(Frame),
-    /// 20 ms for Twilio.
-    PlayToCaller(Frame),
-    /// A mark behind the audio sent so far.
-    MarkCaller(Mark),
-    /// Throw away what Twilio holds.
-    ClearCaller,
-    /// Tell the provider how much of an item was heard; zero means nothing of it.
-    Truncate { item: ItemId, heard: Duration },
-    /// Stop an answer that the provider would not stop by itself.
-    CancelResponse(ResponseId),
-    /// Ask for an answer.
-    RequestResponse(Prompt),
-    /// Add a fact to the conversation, and have it answered.
-    TellAssistant(String),
-    /// Run a tool; the answer comes back as [`Input::ToolFinished`].
-    RunTool { id: String, name: String, arguments: String },
-    /// The answer to a tool call; `respond` asks the assistant to go on.
-    AnswerTool { id: String, output: String, failed: bool, respond: Option<Prompt> },
-    /// A fact for the record.
-    Record(Event),
-    /// Close the provider's socket normally.
-    CloseAssistant,
-    /// Close the caller's socket normally: Twilio then asks `next`.
-    CloseCaller,
-}
+use control::Muted;
+use floor::Suspicion;
+use session::Session;
 
 /// Phase-specific data lives in its variant: a phase cannot carry another's leftovers.
 #[derive(Clone, Debug)]
 enum Phase {
-    Connecting { preroll: VecDeque<Frame> },
+    /// No assistant was there yet.
+    Connecting,
     Talking,
-    Ending { reason: EndReason, farewell: Farewell },
+    Ending {
+        reason: EndReason,
+        farewell: Farewell,
+    },
     Ended,
 }
 
@@ -187,10 +61,16 @@ pub struct Call {
     timers: Timers,
     playback: Playback,
     tools: ToolLedger,
+    /// Tools used since the caller last spoke.
+    tools_in_turn: u32,
+    /// Fillers said so far.
+    fillers: usize,
     detector: SpeechDetector,
+    /// Only where signs of our own are weighed.
+    echo: Option<Box<EchoDetector>>,
     counters: Counters,
-    /// Whether the assistant's socket is there.
-    assistant_alive: bool,
+    /// The assistant's side.
+    session: Session,
     /// The answer being generated.
     active: Option<ResponseId>,
     /// The newest answer heard of.
@@ -199,14 +79,29 @@ pub struct Call {
     fence: Option<ResponseId>,
     /// The newest answer that made a sound.
     spoke: Option<ResponseId>,
+    /// The greeting was asked for, must be heard out and has not begun; then the answer that is it.
+    greeting_awaited: bool,
+    greeting: Option<ResponseId>,
     /// The caller has said or keyed something.
     caller_took_part: bool,
     /// When the last caller frame came.
     last_frame: Option<Duration>,
+    /// Local detector: the caller is speaking.
+    talking: bool,
     /// Local detector: the caller's current or last utterance.
     speech: Option<(Duration, Duration)>,
+    /// When the caller spoke, by the provider's items.
+    turns: VecDeque<(ItemId, Duration, Duration)>,
     /// The caller has spoken since the assistant's last sound.
     unanswered: bool,
+    /// The caller has spoken, and neither words nor an answer show that it was understood.
+    unheard: bool,
+    /// Caller frames that nobody has understood yet: the newest few, or all since the caller began.
+    kept: VecDeque<Frame>,
+    /// A sound of the caller's that may be an interruption.
+    suspicion: Option<Suspicion>,
+    /// The caller's last utterance was taken for no interruption.
+    dismissed: bool,
     turn: Option<Turn>,
     /// What the assistant owes, and how often it has been overdue.
     owed: (Prompt, u32),
@@ -214,50 +109,77 @@ pub struct Call {
     idle_prompts: u32,
     /// Keys not yet told to the assistant.
     keys: String,
+    /// What is to be done with the assistant once it is there.
+    untold: VecDeque<Action>,
     /// Texts of items whose audio has not come yet.
     early_texts: VecDeque<(ItemId, String)>,
+    muted: Muted,
+    /// The caller spells or reads out a number.
+    patient: bool,
+    /// The callee is being waited for.
+    opening_held: bool,
+    heard_something: bool,
     orders: Vec<Order>,
 }
 
-/// Texts kept for items without audio; a provider sends a handful at most.
-const EARLY_TEXTS_MAX: usize = 8;
-/// Longest entry: a card number with its prefix is shorter.
-const KEYS_MAX: usize = 32;
-
 impl Call {
-    /// A call whose stream has just started.
+    /// A call whose stream has just started. The first assistant of the ladder is being dialled.
+    ///
+    /// # Panics
+    /// When the ladder is empty.
     pub fn new(config: CallConfig) -> Self {
+        assert!(!config.assistants.is_empty(), "a call needs an assistant");
         let mut timers = Timers::default();
         timers.set(Timer::Answer, Some(config.answer_timeout));
         timers.set(Timer::Media, Some(config.media_timeout));
         timers.set(Timer::Duration, Some(config.duration_max));
         timers.set(Timer::Warning, config.warn_before.and_then(|it| config.duration_max.checked_sub(it)));
+        timers.set(Timer::Opening, config.callee_first);
         let mut playback = Playback::new(config.lead, config.backlog_max, config.fill_silence);
+        playback.halt(config.callee_first.is_some());
+        if let Some(notice) = &config.notice {
+            playback.push_phrase(notice, true);
+        }
         if let Some(phrase) = &config.phrase {
-            playback.push(None, phrase);
-            playback.finish(None);
+            playback.push_phrase(phrase, false);
         }
         Self {
-            phase: Phase::Connecting { preroll: VecDeque::with_capacity(config.preroll_frames_max) },
+            phase: Phase::Connecting,
             timers,
             playback,
             tools: ToolLedger::default(),
+            tools_in_turn: 0,
+            fillers: 0,
             detector: SpeechDetector::default(),
+            echo: config.interruption.echo_guard.then(Box::default),
             counters: Counters::default(),
-            assistant_alive: true,
+            session: Session::default(),
             active: None,
             newest: None,
             fence: None,
             spoke: None,
+            greeting_awaited: false,
+            greeting: None,
             caller_took_part: false,
             last_frame: None,
+            talking: false,
             speech: None,
+            turns: VecDeque::new(),
             unanswered: false,
+            unheard: false,
+            kept: VecDeque::new(),
+            suspicion: None,
+            dismissed: false,
             turn: None,
-            owed: (config.opening, 0),
+            owed: (config.opening.clone(), 0),
             idle_prompts: 0,
             keys: String::new(),
+            untold: VecDeque::new(),
             early_texts: VecDeque::new(),
+            muted: Muted::default(),
+            patient: false,
+            opening_held: config.callee_first.is_some(),
+            heard_something: false,
             orders: Vec::with_capacity(32),
             config,
         }
@@ -282,18 +204,9 @@ impl Call {
             }
             Input::CallerStopped => self.end(now, EndReason::CallerHungUp, actions),
             Input::CallerEnded(reason) => self.end(now, reason, actions),
-            Input::AssistantReady => self.assistant_ready(now, actions),
-            Input::ResponseStarted(response) => {
-                self.active = Some(response);
-                self.newest = self.newest.max(Some(response));
-            }
-            Input::ResponseDone(response) => {
-                if self.active == Some(response) {
-                    self.active = None;
-                    // It answered, if only by silence or a tool; what failed is asked for again by its mapper.
-                    self.timers.set(Timer::Owed, None);
-                }
-            }
+            Input::AssistantReady { opened } => self.assistant_ready(now, opened, actions),
+            Input::ResponseStarted(response) => self.response_started(response),
+            Input::ResponseDone(response) => self.response_done(response),
             Input::AssistantAudio { response, item, ulaw } => self.assistant_audio(now, response, item, ulaw),
             Input::AssistantAudioDone { response, item } => {
                 if self.fence < Some(response) {
@@ -301,32 +214,19 @@ impl Call {
                 }
             }
             Input::AssistantText { item, text } => self.assistant_text(item, text),
-            Input::CallerText(text) => self.caller_text(now, text, actions),
-            Input::CallerSpeechStarted => {
-                self.caller_is_there();
-                self.timers.set(Timer::Owed, None);
-                self.cut(now, !self.config.provider_cancels, actions);
-            }
-            Input::CallerSpeechStopped => {
-                self.turn_decided(now);
-                // Some providers tell of the end when their answer is playing already.
-                if !self.playback.is_speaking() {
-                    self.owe(now, Prompt::Answer);
-                }
-            }
-            Input::AssistantInterrupted { through } => {
-                self.caller_is_there();
-                self.newest = self.newest.max(Some(through));
-                self.cut(now, false, actions);
-                self.fence = self.fence.max(Some(through));
-            }
+            Input::CallerText { item, text } => self.caller_text(now, item, text, actions),
+            Input::CallerSpeechStarted => self.speech_started(now, actions),
+            Input::CallerSpeechStopped { item } => self.speech_stopped(now, item, actions),
+            Input::AssistantInterrupted { through } => self.assistant_interrupted(now, through, actions),
             Input::ToolCalled { id, name, arguments } => self.tool_called(now, id, name, arguments, actions),
-            Input::ToolFinished { id, output, failed } => self.tool_finished(now, id, output, failed, actions),
-            Input::Usage { input_tokens, output_tokens } => {
+            Input::ToolFinished { id, output, failed, effect } => self.tool_finished(now, id, output, failed, effect, actions),
+            Input::Usage { input_tokens, cached_tokens, output_tokens } => {
                 self.counters.input_tokens += input_tokens;
+                self.counters.cached_tokens += cached_tokens;
                 self.counters.output_tokens += output_tokens;
             }
-            Input::AssistantEnded(reason) => self.assistant_ended(now, reason),
+            Input::AssistantEnded(reason) => self.assistant_ended(now, reason, actions),
+            Input::Control(control) => self.control(now, control, actions),
             Input::Drain => self.leave(now, EndReason::Drained, Farewell::Enough),
         }
         self.settle(now, actions);
@@ -347,6 +247,16 @@ impl Call {
         Counters { played_frames: self.playback.frames, underruns: self.playback.underruns, ..self.counters }
     }
 
+    /// The words of what the assistant has said and the caller is still to hear, oldest first: a new session must know them.
+    pub fn words_to_come(&self) -> impl Iterator<Item = &str> {
+        self.playback.words_to_come()
+    }
+
+    /// The manner of the assistant whose turn it is.
+    fn manner(&self) -> Manner {
+        self.config.assistants[self.session.candidate]
+    }
+
     /// Plays what is due, ends what is over, sets the timers that follow from the state.
     fn settle(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if self.is_ended() {
@@ -355,19 +265,25 @@ impl Call {
         let mut orders = std::mem::take(&mut self.orders);
         let silent = self.playback.pump(now, &mut orders);
         record_utterances(silent, actions);
-        if let (Some(turn), true) = (self.turn, orders.iter().any(|it| matches!(it, Order::Play(_))))
-            && let Some(first_audio) = turn.first_audio
-        {
+        let batch = orders.iter().filter(|it| matches!(it, Order::Play(_))).count() as u32;
+        if batch > 0 {
             // Frames of this batch play after what Twilio still holds; the first one begins where the rest ends.
-            let batch = orders.iter().filter(|it| matches!(it, Order::Play(_))).count() as u32;
             let ear = self.playback.handed_over_end(now).saturating_sub(Duration::from_millis(20) * batch).max(now);
-            actions.push(Action::Record(Event::Turn(Latency {
-                endpointing: turn.decided.saturating_sub(turn.speech_end),
-                thinking: first_audio.saturating_sub(turn.decided),
-                bridging: now.saturating_sub(first_audio),
-                playout: ear - now,
-            })));
-            self.turn = None;
+            if !self.heard_something && orders.iter().any(|it| matches!(it, Order::Play(frame) if *frame != Frame::SILENCE)) {
+                self.heard_something = true;
+                actions.push(Action::Record(Event::FirstAudio { after: ear }));
+            }
+            if let Some(turn) = self.turn
+                && let Some(first_audio) = turn.first_audio
+            {
+                actions.push(Action::Record(Event::Turn(Latency {
+                    endpointing: turn.decided.saturating_sub(turn.speech_end),
+                    thinking: first_audio.saturating_sub(turn.decided),
+                    bridging: now.saturating_sub(first_audio),
+                    playout: ear - now,
+                })));
+                self.turn = None;
+            }
         }
         let heard_in = (self.playback.handed_over_end(now) - now).as_millis() as u32;
         for order in orders.drain(..) {
@@ -383,316 +299,35 @@ impl Call {
         if let Phase::Ending { reason, farewell } = &self.phase
             && *farewell == Farewell::Enough
             && !self.playback.is_speaking()
-            && (self.active.is_none() || !self.assistant_alive)
+            && (self.active.is_none() || !self.session.is_ready())
         {
             let reason = *reason;
             return self.end(now, reason, actions);
         }
-        self.watch(now);
+        self.watch(now, actions);
         self.timers.set(Timer::Playout, self.playback.next_pump());
         self.timers.set(Timer::Tool, self.tools.next_due());
-    }
-
-    fn caller_audio(&mut self, now: Duration, frame: Frame, actions: &mut Vec<Action>) {
-        self.counters.caller_frames += 1;
-        self.timers.set(Timer::Media, Some(now + self.config.media_timeout));
-        self.measure_arrival(now, frame);
-        if self.detector.push(frame.ulaw()).speech {
-            self.unanswered = true;
-            self.timers.set(Timer::Idle, None);
-            // A pause of over a second begins a new utterance; detection itself comes 60 ms late.
-            self.speech = match self.speech {
-                Some((start, last)) if now.saturating_sub(last) < Duration::from_secs(1) => Some((start, now)),
-                _ => Some((now.saturating_sub(Duration::from_millis(60)), now)),
-            };
-        }
-        match &mut self.phase {
-            Phase::Connecting { preroll } => {
-                if preroll.len() >= self.config.preroll_frames_max {
-                    preroll.pop_front();
-                    self.counters.caller_frames_dropped += 1;
-                }
-                preroll.push_back(frame);
-            }
-            Phase::Talking | Phase::Ending { .. } if self.assistant_alive => actions.push(Action::SendToAssistant(frame)),
-            _ => self.counters.caller_frames_dropped += 1,
-        }
-    }
-
-    /// Jitter as RFC 3550 (section 6.4.1) smooths it. On TCP nothing is lost or reordered, only late.
-    fn measure_arrival(&mut self, now: Duration, frame: Frame) {
-        let due = Duration::from_millis((frame.ulaw().len() / media::BYTES_PER_MS) as u64);
-        if let Some(last) = self.last_frame.replace(now) {
-            let gap = now.saturating_sub(last);
-            self.counters.longest_gap = self.counters.longest_gap.max(gap);
-            let (deviation, jitter) = (gap.abs_diff(due).as_micros() as i64, self.counters.jitter.as_micros() as i64);
-            self.counters.jitter = Duration::from_micros((jitter + (deviation - jitter) / 16).max(0) as u64);
-        }
-    }
-
-    fn caller_key(&mut self, now: Duration, key: char, actions: &mut Vec<Action>) {
-        self.caller_is_there();
-        actions.push(Action::Record(Event::Key { key }));
-        if matches!(self.phase, Phase::Talking) {
-            // A key is meant as an answer: the assistant stops talking, and the provider has not heard anything.
-            self.cut(now, true, actions);
-            self.timers.set(Timer::Owed, None);
-        }
-        if matches!(self.phase, Phase::Connecting { .. } | Phase::Talking) && self.keys.len() < KEYS_MAX {
-            self.keys.push(key);
-            self.timers.set(Timer::Keys, Some(now + self.config.key_gap));
-        }
-        if key == '#' || self.keys.len() == KEYS_MAX {
-            self.keys_complete(now, actions);
-        }
-    }
-
-    /// Tells the assistant what was keyed; while it connects, the keys wait for it.
-    fn keys_complete(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        self.timers.set(Timer::Keys, None);
-        if !matches!(self.phase, Phase::Talking) || self.keys.is_empty() {
-            return;
-        }
-        let keys = std::mem::take(&mut self.keys);
-        actions.push(Action::TellAssistant(match keys.len() {
-            1 => format!("The caller pressed the key {keys} on the telephone."),
-            _ => format!("The caller keyed {keys} on the telephone."),
-        }));
-        self.owe(now, Prompt::Answer);
-    }
-
-    fn assistant_ready(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if let Phase::Connecting { preroll } = &mut self.phase {
-            actions.push(Action::Record(Event::AssistantReady { after: now }));
-            actions.push(Action::RequestResponse(self.config.opening));
-            actions.extend(preroll.drain(..).map(Action::SendToAssistant));
-            self.phase = Phase::Talking;
-            self.timers.set(Timer::Answer, None);
-            self.owe(now, self.config.opening);
-            self.keys_complete(now, actions);
-        }
-    }
-
-    /// Nothing may stand still for long: an answer that stopped in the middle is owed, and silence of both sides is counted.
-    fn watch(&mut self, now: Duration) {
-        let waits = self.timers.is_set(Timer::Owed) || self.timers.is_set(Timer::Keys) || self.tools.next_due().is_some();
-        let at_rest = matches!(self.phase, Phase::Talking) && !waits;
-        let speaking = self.playback.is_speaking();
-        if at_rest && (self.playback.is_starved(now) || (self.active.is_some() && !speaking)) {
-            self.owe(now, Prompt::Answer);
-        }
-        if !at_rest || speaking || self.active.is_some() {
-            self.timers.set(Timer::Idle, None);
-        } else if !self.timers.is_set(Timer::Idle) {
-            self.timers.set(Timer::Idle, self.config.idle_after.map(|it| now + it));
-        }
-    }
-
-    /// The caller has shown to be there.
-    fn caller_is_there(&mut self) {
-        self.caller_took_part = true;
-        self.idle_prompts = 0;
-        self.timers.set(Timer::Idle, None);
-    }
-
-    /// The assistant has to say something now.
-    fn owe(&mut self, now: Duration, what: Prompt) {
-        if matches!(self.phase, Phase::Talking) && self.assistant_alive {
-            self.owed = (what, 0);
-            self.timers.set(Timer::Owed, self.config.answer_due.map(|it| now + it));
-        }
-    }
-
-    /// An answer is owed and has not begun.
-    fn answer_overdue(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        self.owed.1 += 1;
-        match self.owed {
-            // What has begun and stopped cannot be asked for again.
-            (what, 1) => actions.extend(self.active.is_none().then_some(Action::RequestResponse(what))),
-            (_, 2) => {
-                if let Some(filler) = &self.config.filler {
-                    self.playback.push(None, filler);
-                    self.playback.finish(None);
-                }
-            }
-            _ => {
-                // Nothing more is expected of this session.
-                self.active = None;
-                self.playback.finish_all();
-                return self.leave(now, EndReason::AssistantLost, Farewell::Enough);
-            }
-        }
-        self.timers.set(Timer::Owed, self.config.answer_due.map(|it| now + it));
-    }
-
-    /// Nobody has said anything for a while.
-    fn idle(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.idle_prompts < self.config.idle_prompts_max {
-            self.idle_prompts += 1;
-            actions.push(Action::RequestResponse(Prompt::AreYouThere));
-            self.owe(now, Prompt::AreYouThere);
-        } else {
-            actions.push(Action::RequestResponse(Prompt::Farewell));
-            self.leave(now, EndReason::CallerSilent, Farewell::Awaited);
-        }
-    }
-
-    fn assistant_audio(&mut self, now: Duration, response: ResponseId, item: ItemId, ulaw: &[u8]) {
-        if self.fence >= Some(response) {
-            self.counters.assistant_ms_dropped += (ulaw.len() / media::BYTES_PER_MS) as u64;
-            return;
-        }
-        self.newest = self.newest.max(Some(response));
-        self.spoke = self.spoke.max(Some(response));
-        self.timers.set(Timer::Owed, None);
-        let answer_begins = !self.playback.is_speaking();
-        let refused = self.playback.push(Some(item), ulaw);
-        self.counters.assistant_ms_dropped += (refused / media::BYTES_PER_MS) as u64;
-        if let Some(index) = self.early_texts.iter().position(|(id, _)| *id == item)
-            && let Some((_, text)) = self.early_texts.remove(index)
-        {
-            self.playback.set_text(item, &text);
-        }
-        if let Some(turn) = &mut self.turn {
-            turn.first_audio.get_or_insert(now);
-        } else if let Some((_, last)) = self.speech.filter(|_| answer_begins && self.unanswered) {
-            // The provider announced no end of turn: its first sound is the decision.
-            self.turn = Some(Turn { speech_end: last, decided: now, first_audio: Some(now) });
-        }
-        self.unanswered = false;
-        self.timers.set(Timer::Utterance, self.config.utterance_gap.map(|gap| now + gap));
-        if let Phase::Ending { farewell, .. } = &mut self.phase {
-            *farewell = Farewell::Enough;
-            let until = self.playback.expected_end(now) + self.config.farewell_timeout;
-            self.timers.set(Timer::Farewell, Some(until));
-        }
-    }
-
-    fn assistant_text(&mut self, item: ItemId, text: &str) {
-        if self.playback.set_text(item, text) {
-            return;
-        }
-        match self.early_texts.iter_mut().find(|(id, _)| *id == item) {
-            Some((_, known)) => text.clone_into(known),
-            None => {
-                if self.early_texts.len() >= EARLY_TEXTS_MAX {
-                    self.early_texts.pop_front();
-                }
-                self.early_texts.push_back((item, text.to_owned()));
-            }
-        }
-    }
-
-    fn caller_text(&mut self, now: Duration, text: &str, actions: &mut Vec<Action>) {
-        self.caller_is_there();
-        if !text.trim().is_empty() {
-            let (start, end) = self.speech.unwrap_or((now, now));
-            actions.push(Action::Record(Event::CallerSaid { text: text.trim().to_owned(), start, end }));
-        }
-    }
-
-    fn turn_decided(&mut self, now: Duration) {
-        let speech_end = self.speech.map_or(now, |(_, last)| last).min(now);
-        self.turn = Some(Turn { speech_end, decided: now, first_audio: None });
-        self.caller_took_part = true;
-    }
-
-    /// Barge-in. Silence comes first: the caller is already talking.
-    fn cut(&mut self, now: Duration, cancel: bool, actions: &mut Vec<Action>) {
-        // A caller who speaks into the farewell does not want to be hung up on.
-        if let Phase::Ending { reason: EndReason::AssistantHungUp | EndReason::CallerSilent, .. } = self.phase
-            && self.assistant_alive
-        {
-            self.phase = Phase::Talking;
-            self.timers.set(Timer::Farewell, None);
-        }
-        let active = self.active.filter(|it| self.fence < Some(*it));
-        if !self.playback.is_speaking() && active.is_none() {
-            return;
-        }
-        if self.playback.is_speaking() {
-            actions.push(Action::ClearCaller);
-            self.detector.cleared();
-            let (over, cleared) = self.playback.cut(now);
-            for utterance in &over {
-                if let Some(item) = utterance.item.filter(|_| !utterance.complete) {
-                    actions.push(Action::Truncate { item, heard: utterance.heard });
-                }
-            }
-            self.counters.interruptions += 1;
-            actions.push(Action::Record(Event::Interrupted {
-                heard: over.iter().map(|it| it.heard).sum(),
-                received: over.iter().map(|it| it.received).sum(),
-                cleared,
-            }));
-            record_utterances(over, actions);
-            self.fence = self.fence.max(self.newest);
-        }
-        if let Some(active) = active {
-            self.fence = self.fence.max(Some(active));
-            if cancel && self.assistant_alive {
-                actions.push(Action::CancelResponse(active));
-            }
-        }
-        self.turn = None;
-    }
-
-    fn tool_called(&mut self, now: Duration, id: &str, name: &str, arguments: &str, actions: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Talking) || !self.tools.begin(id, now + self.config.tool_timeout) {
-            return;
-        }
-        self.timers.set(Timer::Owed, None);
-        let (id, name) = (id.to_owned(), name.to_owned());
-        actions.push(Action::Record(Event::ToolCalled { id: id.clone(), name: name.clone(), arguments: arguments.to_owned() }));
-        if name != END_CALL {
-            return actions.push(Action::RunTool { id, name, arguments: arguments.to_owned() });
-        }
-        if !self.caller_took_part {
-            let output = "refused: the caller has not said anything yet".to_owned();
-            return self.tool_finished(now, &id, &output, true, actions);
-        }
-        self.tools.finish(&id);
-        // Words spoken along with the call are the farewell; otherwise one is asked for.
-        let said = self.playback.is_speaking() || (self.active.is_some() && self.spoke == self.active);
-        let output = "the call ends after your farewell".to_owned();
-        actions.push(Action::Record(Event::ToolFinished { id: id.clone(), output: output.clone(), failed: false }));
-        actions.push(Action::AnswerTool { id, output, failed: false, respond: (!said).then_some(Prompt::Farewell) });
-        self.leave(now, EndReason::AssistantHungUp, if said { Farewell::Enough } else { Farewell::Awaited });
-    }
-
-    fn tool_finished(&mut self, now: Duration, id: &str, output: &str, failed: bool, actions: &mut Vec<Action>) {
-        if self.tools.finish(id) {
-            let (id, output) = (id.to_owned(), output.to_owned());
-            actions.push(Action::Record(Event::ToolFinished { id: id.clone(), output: output.clone(), failed }));
-            if self.assistant_alive {
-                actions.push(Action::AnswerTool {
-                    id,
-                    output,
-                    failed,
-                    respond: matches!(self.phase, Phase::Talking).then_some(Prompt::Answer),
-                });
-                self.owe(now, Prompt::Answer);
-            }
-        }
-    }
-
-    fn assistant_ended(&mut self, now: Duration, reason: EndReason) {
-        self.assistant_alive = false;
-        self.active = None;
-        self.playback.finish_all();
-        if let Phase::Ending { farewell, .. } = &mut self.phase {
-            // It was leaving anyway; nothing more will be said.
-            *farewell = Farewell::Enough;
-        } else {
-            self.leave(now, reason, Farewell::Enough);
-        }
     }
 
     /// Ends after what is still to be heard.
     fn leave(&mut self, now: Duration, reason: EndReason, farewell: Farewell) {
         if !matches!(self.phase, Phase::Ending { .. } | Phase::Ended) {
             self.phase = Phase::Ending { reason, farewell };
-            for done in [Timer::Answer, Timer::Owed, Timer::Idle, Timer::Warning, Timer::Keys] {
+            self.suspicion = None;
+            self.open();
+            for done in [
+                Timer::Answer,
+                Timer::Redial,
+                Timer::Roll,
+                Timer::Excuse,
+                Timer::Owed,
+                Timer::Idle,
+                Timer::Warning,
+                Timer::Keys,
+                Timer::Filler,
+                Timer::Opening,
+                Timer::Verdict,
+            ] {
                 self.timers.set(done, None);
             }
             let until = self.playback.expected_end(now) + self.config.farewell_timeout;
@@ -701,7 +336,7 @@ impl Call {
     }
 
     fn end(&mut self, now: Duration, reason: EndReason, actions: &mut Vec<Action>) {
-        let (over, _) = self.playback.cut(now);
+        let Cleared { over, .. } = self.playback.stop(now);
         debug_assert!(self.playback.balances(), "speech has vanished: {:?}", self.playback);
         record_utterances(over, actions);
         self.phase = Phase::Ended;
@@ -712,7 +347,7 @@ impl Call {
             counters: self.counters(),
             line: self.detector.line(),
         }));
-        if self.assistant_alive {
+        if self.session.is_open() {
             actions.push(Action::CloseAssistant);
         }
         actions.push(Action::CloseCaller);
@@ -720,7 +355,13 @@ impl Call {
 
     fn expire(&mut self, now: Duration, timer: Timer, actions: &mut Vec<Action>) {
         match timer {
-            Timer::Answer => self.leave(now, EndReason::AssistantTimeout, Farewell::Enough),
+            Timer::Answer => {
+                actions.push(Action::CloseAssistant);
+                self.session_failed(now, EndReason::AssistantTimeout, actions);
+            }
+            Timer::Redial => self.redial(now, actions),
+            Timer::Roll => self.roll_due(now, actions),
+            Timer::Excuse => self.excuse(),
             Timer::Media => return self.end(now, EndReason::MediaStalled, actions),
             Timer::Farewell => {
                 if let Phase::Ending { reason, .. } = self.phase {
@@ -728,27 +369,15 @@ impl Call {
                 }
             }
             Timer::Duration => {
-                if matches!(self.phase, Phase::Talking) {
+                if matches!(self.phase, Phase::Talking) && self.session.is_ready() {
                     actions.push(Action::RequestResponse(Prompt::Farewell));
                     self.leave(now, EndReason::DurationLimit, Farewell::Awaited);
                 } else {
                     return self.end(now, EndReason::DurationLimit, actions);
                 }
             }
-            Timer::Tool => {
-                while let Some(id) = self.tools.overdue(now) {
-                    let output = "the tool did not answer in time".to_owned();
-                    actions.push(Action::Record(Event::ToolFinished { id: id.clone(), output: output.clone(), failed: true }));
-                    if self.assistant_alive {
-                        actions.push(Action::AnswerTool {
-                            id,
-                            output,
-                            failed: true,
-                            respond: matches!(self.phase, Phase::Talking).then_some(Prompt::Answer),
-                        });
-                    }
-                }
-            }
+            Timer::Tool => self.tools_overdue(now, actions),
+            Timer::Filler => self.say_filler(now),
             Timer::Utterance => {
                 self.playback.finish_all();
                 self.active = None;
@@ -758,17 +387,16 @@ impl Call {
             Timer::Idle => self.idle(now, actions),
             Timer::Keys => self.keys_complete(now, actions),
             Timer::Warning => {
-                if matches!(self.phase, Phase::Talking) {
+                if matches!(self.phase, Phase::Talking) && self.session.is_ready() {
                     actions.push(Action::RequestResponse(Prompt::EndingSoon));
                 }
             }
+            Timer::Verdict => self.dismiss(now, actions),
+            Timer::Opening => self.open(),
         }
         self.settle(now, actions);
     }
 }
-
-/// The tool that every assistant has: it ends the call.
-const END_CALL: &str = "end_call";
 
 fn record_utterances(over: Vec<Utterance>, actions: &mut Vec<Action>) {
     for it in over {

@@ -23,6 +23,12 @@ pub enum EndReason {
     AssistantTimeout,
     /// The caller said nothing, though asked.
     CallerSilent,
+    /// The caller pressed the key that ends the call.
+    CallerKeyedOut,
+    /// The caller is being connected with somebody else.
+    Transferred,
+    /// Somebody outside ended the call.
+    HungUpFromOutside,
     /// The longest allowed duration was reached.
     DurationLimit,
     /// This process is shutting down; another one takes the call over.
@@ -53,13 +59,15 @@ pub enum Next {
     HangUp,
     /// Say that we were cut off and go on in a new stream.
     Resume,
-    /// Apologise, then hang up.
-    Apologise,
+    /// Connect the caller with the destination that was recorded.
+    Transfer,
+    /// Nobody is left on the ladder: a person, if there is one, else an apology.
+    GaveUp,
 }
 
 impl EndReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::CallerHungUp,
         Self::CallerLost,
         Self::MediaStalled,
@@ -69,6 +77,9 @@ impl EndReason {
         Self::AssistantRefused,
         Self::AssistantTimeout,
         Self::CallerSilent,
+        Self::CallerKeyedOut,
+        Self::Transferred,
+        Self::HungUpFromOutside,
         Self::DurationLimit,
         Self::Drained,
         Self::Superseded,
@@ -79,6 +90,7 @@ impl EndReason {
     pub fn blame(self) -> Blame {
         match self {
             Self::CallerHungUp | Self::AssistantHungUp | Self::CallerSilent | Self::DurationLimit => Blame::Nobody,
+            Self::CallerKeyedOut | Self::Transferred | Self::HungUpFromOutside => Blame::Nobody,
             Self::CallerLost | Self::MediaStalled | Self::CallerMisbehaved => Blame::Telephone,
             Self::AssistantLost | Self::AssistantRefused | Self::AssistantTimeout => Blame::Provider,
             Self::Drained | Self::Superseded | Self::InternalError => Blame::Us,
@@ -88,11 +100,12 @@ impl EndReason {
     /// What becomes of a caller who is still there.
     pub fn next(self) -> Next {
         match self {
-            Self::CallerHungUp | Self::AssistantHungUp | Self::CallerSilent => Next::HangUp,
-            Self::DurationLimit | Self::CallerMisbehaved => Next::HangUp,
-            Self::CallerLost | Self::MediaStalled | Self::AssistantLost => Next::Resume,
+            Self::CallerHungUp | Self::AssistantHungUp | Self::CallerSilent | Self::CallerKeyedOut => Next::HangUp,
+            Self::HungUpFromOutside | Self::DurationLimit | Self::CallerMisbehaved => Next::HangUp,
+            Self::Transferred => Next::Transfer,
+            Self::CallerLost | Self::MediaStalled => Next::Resume,
             Self::Drained | Self::Superseded | Self::InternalError => Next::Resume,
-            Self::AssistantRefused | Self::AssistantTimeout => Next::Apologise,
+            Self::AssistantLost | Self::AssistantRefused | Self::AssistantTimeout => Next::GaveUp,
         }
     }
 
@@ -108,6 +121,9 @@ impl EndReason {
             Self::AssistantRefused => "assistant_refused",
             Self::AssistantTimeout => "assistant_timeout",
             Self::CallerSilent => "caller_silent",
+            Self::CallerKeyedOut => "caller_keyed_out",
+            Self::Transferred => "transferred",
+            Self::HungUpFromOutside => "hung_up_from_outside",
             Self::DurationLimit => "duration_limit",
             Self::Drained => "drained",
             Self::Superseded => "superseded",

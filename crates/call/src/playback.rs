@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use media::{BYTES_PER_MS, FRAME_BYTES, Frame};
+use media::{BYTES_PER_MS, FRAME_BYTES, Frame, SILENCE};
 
 /// A provider's item of speech, numbered in the order of appearance; one answer may have several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,8 +57,12 @@ pub(crate) struct Utterance {
 #[derive(Clone, Debug)]
 struct Segment {
     item: Option<ItemId>,
-    /// Received and not yet handed to Twilio.
-    waiting: VecDeque<u8>,
+    /// Received and not yet heard: what Twilio holds, then what waits.
+    audio: VecDeque<u8>,
+    /// How much of `audio` Twilio holds.
+    handed: usize,
+    /// Bytes heard and therefore no longer kept.
+    passed: u64,
     /// Bytes received, silence at the end not counted.
     received: u64,
     /// Position in the stream where it begins; known once the first frame was handed over.
@@ -69,8 +73,12 @@ struct Segment {
     whole: bool,
     /// Its terminal mark was sent.
     closed: bool,
+    /// The caller cannot interrupt it.
+    protected: bool,
     started_at: Duration,
     text: String,
+    /// The rest of the words never came as sound.
+    cut_short: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +87,10 @@ pub(crate) struct Playback {
     backlog_max: u64,
     /// Silence is played between utterances.
     fill_silence: bool,
+    /// Nothing is handed over: the floor is being settled.
+    halted: bool,
+    /// What is handed over is made quieter.
+    pub(crate) ducked: bool,
     generation: u32,
     marks_made: u32,
     /// Bytes handed to Twilio over the whole call.
@@ -88,6 +100,8 @@ pub(crate) struct Playback {
     segments: VecDeque<Segment>,
     pending_marks: VecDeque<(u32, u64)>,
     pub(crate) underruns: u64,
+    /// The player was stopped on purpose: that it is empty is no underrun.
+    stopped: bool,
     pub(crate) frames: u64,
     accounts: Accounts,
 }
@@ -99,6 +113,12 @@ struct Accounts {
     handed_over: u64,
     thrown_away: u64,
 }
+
+/// Speech while it is not clear who has the floor: 12 dB down.
+const DUCKED_GAIN: f32 = 0.25;
+
+/// Most characters of speech in a second: more of a text cannot have been spoken yet.
+const CHARACTERS_PER_SECOND: u64 = 18;
 
 fn bytes(time: Duration) -> u64 {
     (time.as_micros() * BYTES_PER_MS as u128 / 1000) as u64
@@ -114,6 +134,8 @@ impl Playback {
             lead: bytes(lead).max(FRAME_BYTES as u64),
             backlog_max: bytes(backlog_max),
             fill_silence,
+            halted: false,
+            ducked: false,
             generation: 0,
             marks_made: 0,
             sent: 0,
@@ -121,6 +143,7 @@ impl Playback {
             segments: VecDeque::new(),
             pending_marks: VecDeque::new(),
             underruns: 0,
+            stopped: false,
             frames: 0,
             accounts: Accounts::default(),
         }
@@ -131,10 +154,20 @@ impl Playback {
         !self.segments.is_empty()
     }
 
+    /// Whether the caller must hear something out that is being said, or about to be.
+    pub(crate) fn is_protected(&self) -> bool {
+        self.segments.iter().any(|it| it.protected)
+    }
+
+    /// Whether more of an item is still to come.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.segments.iter().any(|it| it.item.is_some() && !it.whole)
+    }
+
     /// Whether an utterance has begun, everything of it was played, and its rest has not come.
     pub(crate) fn is_starved(&self, now: Duration) -> bool {
         let open = self.segments.iter().any(|it| !it.closed);
-        open && self.segments.iter().all(|it| it.waiting.len() < FRAME_BYTES) && self.head(now) == self.sent
+        open && !self.halted && self.segments.iter().all(|it| it.waiting() < FRAME_BYTES) && self.head(now) == self.sent
     }
 
     /// Where Twilio's player is, by the last confirmed position.
@@ -144,7 +177,7 @@ impl Playback {
 
     /// When everything handed over will have been played.
     pub(crate) fn expected_end(&self, now: Duration) -> Duration {
-        let waiting: u64 = self.segments.iter().map(|it| it.waiting.len() as u64).sum();
+        let waiting: u64 = self.segments.iter().map(|it| it.waiting() as u64).sum();
         self.handed_over_end(now) + time(waiting)
     }
 
@@ -154,15 +187,22 @@ impl Playback {
     }
 
     /// Takes audio of an item; returns how many bytes were refused because the backlog is full.
-    pub(crate) fn push(&mut self, item: Option<ItemId>, ulaw: &[u8]) -> usize {
-        let waiting: usize = self.segments.iter().map(|it| it.waiting.len()).sum();
+    pub(crate) fn push(&mut self, item: Option<ItemId>, ulaw: &[u8], protected: bool) -> usize {
+        let waiting: usize = self.segments.iter().map(Segment::waiting).sum();
         let room = (self.backlog_max as usize).saturating_sub(waiting);
         let taken = &ulaw[..ulaw.len().min(room)];
         self.accounts.taken += taken.len() as u64;
         let segment = self.segment(item);
-        segment.waiting.extend(taken);
+        segment.protected |= protected;
+        segment.audio.extend(taken);
         segment.received += taken.len() as u64;
         ulaw.len() - taken.len()
+    }
+
+    /// Takes a whole utterance of our own.
+    pub(crate) fn push_phrase(&mut self, ulaw: &[u8], protected: bool) {
+        self.push(None, ulaw, protected);
+        self.finish(None);
     }
 
     /// The item's last segment; a new item ends the one before it.
@@ -174,14 +214,18 @@ impl Playback {
             }
             self.segments.push_back(Segment {
                 item,
-                waiting: VecDeque::new(),
+                audio: VecDeque::new(),
+                handed: 0,
+                passed: 0,
                 received: 0,
                 start: None,
                 sent: 0,
                 whole: false,
                 closed: false,
+                protected: false,
                 started_at: Duration::ZERO,
                 text: String::new(),
+                cut_short: false,
             });
         }
         self.segments.back_mut().expect("there is one, or it was just made")
@@ -189,7 +233,7 @@ impl Playback {
 
     /// No more audio will come for the item.
     pub(crate) fn finish(&mut self, item: Option<ItemId>) {
-        if let Some(segment) = self.segments.iter_mut().find(|it| it.item == item) {
+        for segment in self.segments.iter_mut().filter(|it| it.item == item) {
             segment.whole = true;
         }
     }
@@ -199,10 +243,45 @@ impl Playback {
         self.segments.iter_mut().for_each(|it| it.whole = true);
     }
 
+    /// Whoever was speaking is gone: what came is played, and of the words only those that can be in it count.
+    pub(crate) fn abandon(&mut self) {
+        for segment in self.segments.iter_mut().filter(|it| !it.whole) {
+            segment.whole = true;
+            let spoken = segment.received * CHARACTERS_PER_SECOND / (1000 * BYTES_PER_MS as u64);
+            let written = segment.text.chars().count() as u64;
+            if spoken < written {
+                segment.text = words_heard(&segment.text, spoken, written);
+                segment.cut_short = true;
+            }
+        }
+    }
+
+    /// The words of what is still to be heard, oldest first.
+    pub(crate) fn words_to_come(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter(|it| it.item.is_some() && !it.text.is_empty()).map(|it| it.text.as_str())
+    }
+
     /// The words of an item; `false` when it is not in the ledger (yet).
     pub(crate) fn set_text(&mut self, item: ItemId, text: &str) -> bool {
-        let segment = self.segments.iter_mut().find(|it| it.item == Some(item));
+        let segment = self.segments.iter_mut().find(|it| it.item == Some(item) && !it.cut_short);
         segment.map(|it| text.clone_into(&mut it.text)).is_some()
+    }
+
+    /// Hands over nothing until told otherwise.
+    pub(crate) fn halt(&mut self, halted: bool) {
+        self.halted = halted;
+    }
+
+    /// Forgets what was heard.
+    fn pass(&mut self, now: Duration) {
+        let head = self.head(now);
+        for segment in &mut self.segments {
+            let Some(start) = segment.start else { break };
+            let heard = head.saturating_sub(start).saturating_sub(segment.passed).min(segment.handed as u64);
+            segment.audio.drain(..heard as usize);
+            segment.passed += heard;
+            segment.handed -= heard as usize;
+        }
     }
 
     /// Hands over frames until Twilio's buffer holds the lead. Returns utterances that are over without any sound.
@@ -218,32 +297,27 @@ impl Playback {
         for index in 0..self.segments.len() {
             self.close(index, orders);
         }
+        self.pass(now);
         while let Some(index) = self.segments.iter().position(|it| !it.closed) {
             let head = self.head(now);
             let segment = &mut self.segments[index];
-            let ready = segment.waiting.len() >= FRAME_BYTES || (segment.whole && !segment.waiting.is_empty());
-            if !ready || self.sent - head >= self.lead {
+            if self.halted || !segment.is_ready() || self.sent - head >= self.lead {
                 break;
             }
             if head == self.sent {
                 // The player is idle: what comes now starts to play now.
-                self.underruns += u64::from(segment.sent > 0);
+                self.underruns += u64::from(segment.sent > 0 && !self.stopped);
                 self.base = (self.sent, now);
             }
+            self.stopped = false;
             if segment.start.is_none() {
                 segment.start = Some(self.sent);
                 segment.started_at = now + time(self.sent - head);
             }
-            let len = segment.waiting.len().min(FRAME_BYTES);
-            let mut ulaw = [0; FRAME_BYTES];
-            let (front, back) = segment.waiting.as_slices();
-            let split = front.len().min(len);
-            ulaw[..split].copy_from_slice(&front[..split]);
-            ulaw[split..len].copy_from_slice(&back[..len - split]);
-            segment.waiting.drain(..len);
-            self.accounts.handed_over += len as u64;
-            orders.push(Order::Play(Frame::from_ulaw(&ulaw[..len]).padded()));
-            segment.sent += FRAME_BYTES as u64;
+            let frame = segment.hand_over();
+            self.accounts.handed_over += frame.ulaw().len() as u64;
+            let frame = if self.ducked { frame.scaled(DUCKED_GAIN) } else { frame };
+            orders.push(Order::Play(frame.padded()));
             let periodic = (segment.sent / FRAME_BYTES as u64).is_multiple_of(FRAMES_PER_MARK);
             self.sent += FRAME_BYTES as u64;
             self.frames += 1;
@@ -269,13 +343,13 @@ impl Playback {
 
     /// Whether silence is due: never inside an utterance, whose frames must stay together.
     fn is_filling(&self) -> bool {
-        self.fill_silence && self.segments.iter().all(|it| it.closed)
+        self.fill_silence && (self.halted || self.segments.iter().all(|it| it.closed))
     }
 
     /// Puts the terminal mark behind a segment of which everything was handed over; its echo proves that all was heard.
     fn close(&mut self, index: usize, orders: &mut Vec<Order>) -> bool {
         let segment = &mut self.segments[index];
-        let closes = segment.whole && segment.waiting.is_empty() && !segment.closed;
+        let closes = segment.whole && segment.waiting() == 0 && !segment.closed;
         if closes {
             segment.closed = true;
             let mark = self.mark();
@@ -292,14 +366,19 @@ impl Playback {
 
     /// Twilio echoed a mark. Returns the utterances now known to be heard in full.
     pub(crate) fn confirm(&mut self, now: Duration, mark: Mark) -> Vec<Utterance> {
-        let mut over = Vec::new();
         if mark.generation != self.generation {
-            return over;
+            return Vec::new();
         }
-        let Some(index) = self.pending_marks.iter().position(|(number, _)| *number == mark.number) else { return over };
+        let Some(index) = self.pending_marks.iter().position(|(number, _)| *number == mark.number) else { return Vec::new() };
         let position = self.pending_marks[index].1;
         self.pending_marks.drain(..=index);
         self.base = (position, now);
+        self.heard_in_full(now, position)
+    }
+
+    /// Takes out the utterances that end at or before a position.
+    fn heard_in_full(&mut self, now: Duration, position: u64) -> Vec<Utterance> {
+        let mut over = Vec::new();
         while let Some(segment) = self.segments.front() {
             let end = segment.start.unwrap_or(u64::MAX).saturating_add(segment.sent);
             if !segment.closed || end > position {
@@ -313,22 +392,73 @@ impl Playback {
 
     /// When [`pump`](Self::pump) should be called again: when half of the lead has been played.
     pub(crate) fn next_pump(&self) -> Option<Duration> {
-        let waiting = self.segments.iter().any(|it| it.waiting.len() >= FRAME_BYTES || (it.whole && !it.waiting.is_empty()));
+        let waiting = !self.halted && self.segments.iter().any(Segment::is_ready);
         let lead = if waiting { self.lead } else { SILENCE_LEAD };
         (waiting || self.is_filling()).then(|| self.base.1 + time((self.sent - self.base.0).saturating_sub(lead / 2)))
     }
 
     /// Whether every byte that was taken in is accounted for.
     pub(crate) fn balances(&self) -> bool {
-        let waiting: u64 = self.segments.iter().map(|it| it.waiting.len() as u64).sum();
+        let waiting: u64 = self.segments.iter().map(|it| it.waiting() as u64).sum();
         self.accounts.taken == self.accounts.handed_over + self.accounts.thrown_away + waiting
     }
 
-    /// Throws away everything not yet heard. Returns the utterances with what was heard of each, and how much Twilio held.
-    pub(crate) fn cut(&mut self, now: Duration) -> (Vec<Utterance>, Duration) {
+    /// What the ear hears in the next 20 ms, as far as it is known; silence where nothing is played.
+    pub(crate) fn at_the_ear(&mut self, now: Duration) -> [u8; FRAME_BYTES] {
+        self.pass(now);
+        let mut ulaw = [SILENCE; FRAME_BYTES];
+        if self.head(now) < self.sent
+            && let Some(segment) = self.segments.iter().find(|it| it.handed > 0)
+        {
+            let len = segment.handed.min(FRAME_BYTES);
+            copy(&segment.audio, 0, &mut ulaw[..len]);
+        }
+        ulaw
+    }
+
+    /// Takes everything back that Twilio holds: it will be handed over again, from where the ear is. Twilio must be told to
+    /// `clear`, then to play what comes with it: a faded end instead of a click.
+    pub(crate) fn take_back(&mut self, now: Duration) -> Cleared {
         let head = self.head(now);
-        let cleared = time(self.sent - head);
-        self.accounts.thrown_away += self.segments.iter().map(|it| it.waiting.len() as u64).sum::<u64>();
+        self.pass(now);
+        let over = self.heard_in_full(now, head);
+        let held = time(self.sent - head);
+        let fade = self.fade();
+        for segment in &mut self.segments {
+            self.accounts.handed_over -= segment.handed as u64;
+            segment.handed = 0;
+            segment.closed = false;
+            segment.sent = segment.passed;
+            if segment.passed == 0 {
+                segment.start = None;
+            }
+        }
+        self.silence(now, fade.is_some());
+        // What was begun continues behind the fade.
+        for segment in &mut self.segments {
+            if segment.start.is_some() {
+                segment.start = Some(self.sent.saturating_sub(segment.sent));
+            }
+        }
+        Cleared { over, held, fade }
+    }
+
+    /// Throws away everything not yet heard. Twilio must be told to `clear`, then to play the fade.
+    pub(crate) fn cut(&mut self, now: Duration) -> Cleared {
+        self.pass(now);
+        let fade = self.fade();
+        self.throw_away(now, fade)
+    }
+
+    /// Same at the end of a call, when nobody listens any more.
+    pub(crate) fn stop(&mut self, now: Duration) -> Cleared {
+        self.throw_away(now, None)
+    }
+
+    fn throw_away(&mut self, now: Duration, fade: Option<Frame>) -> Cleared {
+        let head = self.head(now);
+        let held = time(self.sent - head);
+        self.accounts.thrown_away += self.segments.iter().map(|it| it.waiting() as u64).sum::<u64>();
         let over = self
             .segments
             .drain(..)
@@ -337,16 +467,78 @@ impl Playback {
                 segment.over(now, heard)
             })
             .collect();
+        self.halted = false;
+        self.silence(now, fade.is_some());
+        Cleared { over, held, fade }
+    }
+
+    /// The next 20 ms that Twilio holds, fading; `None` when it holds less.
+    fn fade(&self) -> Option<Frame> {
+        let segment = self.segments.iter().find(|it| it.handed > 0).filter(|it| it.handed >= FRAME_BYTES)?;
+        let mut ulaw = [SILENCE; FRAME_BYTES];
+        copy(&segment.audio, 0, &mut ulaw);
+        Some(Frame::from_ulaw(&ulaw).faded_out())
+    }
+
+    /// Twilio holds nothing any more, but for a fade.
+    fn silence(&mut self, now: Duration, fade: bool) {
         self.generation += 1;
         self.pending_marks.clear();
+        self.ducked = false;
+        self.stopped = true;
         self.base = (self.sent, now);
-        (over, cleared)
+        if fade {
+            self.sent += FRAME_BYTES as u64;
+            self.frames += 1;
+        }
+    }
+}
+
+/// What a stop of the player left.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cleared {
+    /// Utterances that are over by it.
+    pub(crate) over: Vec<Utterance>,
+    /// How much Twilio held.
+    pub(crate) held: Duration,
+    /// What is to be played right behind the `clear`.
+    pub(crate) fade: Option<Frame>,
+}
+
+fn copy(audio: &VecDeque<u8>, from: usize, to: &mut [u8]) {
+    let (front, back) = audio.as_slices();
+    let front = front.get(from..).unwrap_or_default();
+    let split = front.len().min(to.len());
+    to[..split].copy_from_slice(&front[..split]);
+    if split < to.len() {
+        let from = from.saturating_sub(audio.as_slices().0.len());
+        let rest = to.len() - split;
+        to[split..].copy_from_slice(&back[from..from + rest]);
     }
 }
 
 impl Segment {
+    /// Bytes received and not yet handed to Twilio.
+    fn waiting(&self) -> usize {
+        self.audio.len() - self.handed
+    }
+
+    /// Whether a frame can be handed over: a whole one, or the last.
+    fn is_ready(&self) -> bool {
+        self.waiting() >= FRAME_BYTES || (self.whole && self.waiting() > 0)
+    }
+
+    fn hand_over(&mut self) -> Frame {
+        let len = self.waiting().min(FRAME_BYTES);
+        let mut ulaw = [0; FRAME_BYTES];
+        copy(&self.audio, self.handed, &mut ulaw[..len]);
+        self.handed += len;
+        self.sent += FRAME_BYTES as u64;
+        Frame::from_ulaw(&ulaw[..len])
+    }
+
     fn over(&self, now: Duration, heard: u64) -> Utterance {
-        let complete = self.whole && self.waiting.is_empty() && heard == self.received && heard > 0;
+        let complete = self.whole && self.waiting() == 0 && heard == self.received && heard > 0;
         Utterance {
             item: self.item,
             text: if complete { self.text.clone() } else { words_heard(&self.text, heard, self.received) },
@@ -354,7 +546,7 @@ impl Segment {
             end: now,
             heard: time(heard),
             received: time(self.received),
-            complete,
+            complete: complete && !self.cut_short,
         }
     }
 }

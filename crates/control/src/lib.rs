@@ -41,6 +41,7 @@ pub fn router(app: App) -> Router {
     let routes = Router::new()
         .route("/twilio/voice", post(webhook::voice))
         .route("/twilio/next/{call}/{epoch}", post(webhook::next))
+        .route("/twilio/dialled/{call}/{epoch}", post(webhook::dialled))
         .route("/twilio/status", post(webhook::status))
         .route("/twilio/stream-status/{call}", post(webhook::stream_status))
         .route("/twilio-stream", any(media::upgrade))

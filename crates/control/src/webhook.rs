@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bridge::CallId;
 use http::{StatusCode, header};
-use twilio::{MissingParameter, StreamStatus, VoiceRequest, twiml};
+use twilio::{CallStatus, MissingParameter, StreamStatus, VoiceRequest, twiml};
 
 use crate::App;
 use crate::problem::problem;
@@ -23,6 +23,17 @@ pub(crate) async fn voice(State(app): State<App>, Signed(form): Signed) -> Respo
 pub(crate) async fn next(State(app): State<App>, Path((call, epoch)): Path<(String, u32)>, Signed(form): Signed) -> Response {
     match VoiceRequest::from_form(&form) {
         Ok(request) => match app.desk.next(&id(&call), epoch, &request).await {
+            Ok(document) => render(&document),
+            Err(desk::TryElsewhere) => problem(StatusCode::SERVICE_UNAVAILABLE, "this server is shutting down: ask again"),
+        },
+        Err(missing) => unusable(&missing),
+    }
+}
+
+pub(crate) async fn dialled(State(app): State<App>, Path((call, epoch)): Path<(String, u32)>, Signed(form): Signed) -> Response {
+    let outcome = form.get("DialCallStatus").map(CallStatus::parse);
+    match VoiceRequest::from_form(&form) {
+        Ok(request) => match app.desk.dialled(&id(&call), epoch, outcome.as_ref(), &request).await {
             Ok(document) => render(&document),
             Err(desk::TryElsewhere) => problem(StatusCode::SERVICE_UNAVAILABLE, "this server is shutting down: ask again"),
         },

@@ -1,11 +1,11 @@
 //! Everything that happens on a call becomes a numbered fact, goes to the journal, and is remembered as far as the call
 //! itself still needs it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bridge::{CallFact, CallId, HistoryItem};
+use bridge::{CallFact, CallId, History, HistoryItem};
 use call::Event;
 use store::{Entry, Fact, Journal, Speaker};
 use tokio::sync::broadcast;
@@ -23,7 +23,9 @@ const LONGEST_CALL: Duration = Duration::from_secs(25 * 3600);
 struct Remembered {
     epoch: u32,
     seq: u64,
-    history: VecDeque<HistoryItem>,
+    history: History,
+    /// Where the caller is to be connected to.
+    transfer: Option<String>,
     /// Its stream or the call itself has ended.
     over: bool,
     /// Twilio has told the call's final status.
@@ -62,8 +64,10 @@ impl Ledger {
         let now = Instant::now();
         let mut calls = self.calls();
         calls.retain(|_, it| now.duration_since(it.touched) < if it.over { REMEMBERED } else { LONGEST_CALL });
-        calls
-            .insert(call.clone(), Remembered { epoch, seq, history: history.into(), over: false, finished: false, touched: now });
+        calls.insert(
+            call.clone(),
+            Remembered { epoch, seq, history: History::new(history), transfer: None, over: false, finished: false, touched: now },
+        );
     }
 
     /// Whether this process numbers the call's facts.
@@ -91,7 +95,12 @@ impl Ledger {
 
     /// What was said so far.
     pub(crate) fn history(&self, call: &CallId) -> Option<Vec<HistoryItem>> {
-        self.calls().get(call).map(|it| it.history.iter().cloned().collect())
+        self.calls().get(call).map(|it| it.history.items())
+    }
+
+    /// Where the caller is to be connected to, by name.
+    pub(crate) fn transfer(&self, call: &CallId) -> Option<String> {
+        self.calls().get(call).and_then(|it| it.transfer.clone())
     }
 
     fn entry(&self, call: &CallId, tenant: &str, epoch: Option<u32>, fact: Fact) -> Entry {
@@ -99,7 +108,8 @@ impl Ledger {
         let remembered = calls.entry(call.clone()).or_insert_with(|| Remembered {
             epoch: epoch.unwrap_or(0),
             seq: 0,
-            history: VecDeque::new(),
+            history: History::default(),
+            transfer: None,
             over: false,
             finished: false,
             touched: Instant::now(),
@@ -140,28 +150,17 @@ impl Remembered {
     fn remember(&mut self, fact: &Fact) {
         self.finished |= matches!(fact, Fact::Status { terminal: true, .. });
         self.over |= self.finished || matches!(fact, Fact::Ended { .. });
-        let item = match fact {
-            Fact::Said { speaker: Speaker::Caller, text, .. } => HistoryItem::Caller(text.clone()),
-            Fact::Said { speaker: Speaker::Assistant, text, .. } => HistoryItem::Assistant(text.clone()),
-            Fact::ToolCalled { id, name, arguments } => {
-                HistoryItem::Tool { id: id.clone(), name: name.clone(), arguments: arguments.clone(), output: String::new() }
+        match fact {
+            Fact::Said { speaker: Speaker::Caller, text, start_ms, .. } => self.history.caller_said(*start_ms, text),
+            Fact::Said { speaker: Speaker::Assistant, text, start_ms, .. } => self.history.assistant_said(*start_ms, text),
+            Fact::ToolCalled { id, name, arguments } => self.history.tool_called(id, name, arguments),
+            Fact::ToolFinished { id, output, .. } => self.history.tool_finished(id, output),
+            Fact::Transfer { to } => self.transfer = Some(to.clone()),
+            Fact::Transferred { to, status } => {
+                self.history.note(format!("The caller was to be connected with {to}; that ended with: {status}."));
             }
-            Fact::ToolFinished { id, output, .. } => {
-                for it in &mut self.history {
-                    if let HistoryItem::Tool { id: known, output: answer, .. } = it
-                        && known == id
-                    {
-                        output.clone_into(answer);
-                    }
-                }
-                return;
-            }
-            _ => return,
-        };
-        if self.history.len() == bridge::limits::HISTORY_MAX {
-            self.history.pop_front();
+            _ => (),
         }
-        self.history.push_back(item);
     }
 }
 
@@ -175,16 +174,27 @@ fn fact(stream: u32, fact: bridge::Fact) -> Fact {
             Fact::Recorded { stream, location: path.display().to_string(), channels: 2, length_ms: ms(length), sha256 }
         }
         bridge::Fact::Call(event) => match event {
-            Event::AssistantReady { after } => Fact::AssistantReady { after_ms: ms(after) },
+            Event::AssistantReady { after, candidate } => {
+                Fact::AssistantReady { after_ms: ms(after), candidate: candidate as u32 }
+            }
+            Event::AssistantLost { reason } => Fact::AssistantLost { reason: reason.name().into() },
+            Event::AssistantRolled => Fact::AssistantRolled,
+            Event::FirstAudio { after } => Fact::FirstAudio { after_ms: ms(after) },
+            Event::FalseAlarm { at } => Fact::FalseAlarm { at_ms: ms(at) },
+            Event::Transfer { to } => Fact::Transfer { to },
+            Event::Controlled { what } => Fact::Controlled { what: what.into() },
             Event::CallerSaid { text, start, end } => {
                 Fact::Said { speaker: Speaker::Caller, text, start_ms: ms(start), end_ms: ms(end), cut: false }
             }
             Event::AssistantSaid { text, start, end, cut } => {
                 Fact::Said { speaker: Speaker::Assistant, text, start_ms: ms(start), end_ms: ms(end), cut }
             }
-            Event::Interrupted { heard, received, cleared } => {
-                Fact::Interrupted { heard_ms: ms(heard), received_ms: ms(received), cleared_ms: ms(cleared) }
-            }
+            Event::Interrupted { heard, received, cleared, reaction } => Fact::Interrupted {
+                heard_ms: ms(heard),
+                received_ms: ms(received),
+                cleared_ms: ms(cleared),
+                reaction_ms: reaction.map(ms),
+            },
             Event::Key { key } => Fact::Key { key },
             Event::ToolCalled { id, name, arguments } => Fact::ToolCalled { id, name, arguments },
             Event::ToolFinished { id, output, failed } => Fact::ToolFinished { id, output, failed },
@@ -208,6 +218,10 @@ fn fact(stream: u32, fact: bridge::Fact) -> Fact {
                 longest_gap_ms: ms(counters.longest_gap),
                 interruptions: counters.interruptions,
                 input_tokens: counters.input_tokens,
+                cached_tokens: counters.cached_tokens,
+                false_alarms: counters.false_alarms,
+                echoes: counters.echoes,
+                mos_hundredths: counters.estimated_mos(duration).map(|it| (it * 100.0).round() as u32),
                 output_tokens: counters.output_tokens,
                 speech_dbfs: line.speech_dbfs.map(|it| it.round() as i16),
                 noise_dbfs: line.noise_dbfs.map(|it| it.round() as i16),

@@ -9,5 +9,5 @@ mod tools;
 pub use ledger::Ledger;
 pub use next::{Desk, Metrics, TryElsewhere};
 pub use phrases::Language;
-pub use routes::{CallLimits, PublicUrl, Route, Settings};
+pub use routes::{PublicUrl, Route, Settings};
 pub use tools::Toolbox;

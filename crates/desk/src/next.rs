@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bridge::{AssistantPlan, Bridge, CallId, CallPlan, HistoryItem, Refusal};
-use call::{CallConfig, EndReason, Next, Prompt};
+use bridge::{Bridge, CallId, CallPlan, HistoryItem, Refusal};
+use call::{CallConfig, Confirm, EndReason, Interruption, Next, Prompt};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,7 +14,7 @@ use store::{CallRow, Fact, Speaker, Store};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use twilio::twiml::{Parameter, Response, Stream};
-use twilio::{StreamStatus, VoiceRequest};
+use twilio::{CallStatus, StreamStatus, VoiceRequest};
 use uuid::Uuid;
 
 use crate::ledger::Ledger;
@@ -26,6 +26,8 @@ const STORE_WAIT: Duration = Duration::from_millis(800);
 /// More resumptions in [`RESUME_WINDOW`] than this, and something is wrong that resuming does not heal.
 const RESUMES_MAX: usize = 3;
 const RESUME_WINDOW: Duration = Duration::from_secs(60);
+/// How long somebody rings whom a caller is transferred to.
+const RING_SECONDS: u32 = 25;
 /// Answers are remembered for repeated webhooks.
 const ANSWER_LIFE: Duration = Duration::from_secs(600);
 
@@ -74,8 +76,8 @@ type Answer = Arc<OnceCell<Response>>;
 struct Answers {
     /// By (account SID, call SID): one call of ours per call of Twilio's.
     calls: HashMap<(String, String), Answered>,
-    /// What `next` answered for an epoch: a repeated request waits for it and gets the same.
-    next: HashMap<(CallId, u32), (Answer, Instant)>,
+    /// What a webhook was answered for an epoch: a repeated request waits for it and gets the same.
+    next: HashMap<(CallId, u32, &'static str), (Answer, Instant)>,
     resumes: HashMap<CallId, Vec<Instant>>,
 }
 
@@ -186,7 +188,7 @@ impl Desk {
     /// # Errors
     /// [`TryElsewhere`] when the call should go on and this process is shutting down.
     pub async fn next(&self, call: &CallId, epoch: u32, request: &VoiceRequest) -> Result<Response, TryElsewhere> {
-        let answer = self.answer_of(call, epoch);
+        let answer = self.answer_of(call, epoch, "next");
         if let Some(answer) = answer.get() {
             return Ok(self.count("next", "repeated", answer.clone()));
         }
@@ -224,11 +226,75 @@ impl Desk {
         tracing::info!(%call, epoch, %reason, "what comes next");
         Ok(match reason.next() {
             Next::HangUp => self.decided(call, &known, "hangup", Response::new().hangup()),
-            Next::Apologise => self.decided(call, &known, "apology", sentence(language(Some(&known)), Language::apology)),
+            Next::Transfer => match self.ledger.transfer(call).and_then(|it| self.dial(call, epoch, &it)) {
+                Some(response) => self.decided(call, &known, "dial", response),
+                None => self.decided(call, &known, "apology", sentence(language(Some(&known)), Language::apology)),
+            },
+            Next::GaveUp => match self.settings.last_resort.as_deref().and_then(|it| self.dial(call, epoch, it)) {
+                Some(response) => self.decided(call, &known, "last_resort", response),
+                None => self.decided(call, &known, "apology", sentence(language(Some(&known)), Language::apology)),
+            },
             // Twilio asks again (`rc=4`, `rp=all`), and then finds the next process.
             Next::Resume if self.bridge.directory().is_draining() => return Err(TryElsewhere),
             Next::Resume => self.resume(call, known).await,
         })
+    }
+
+    /// Connects the caller with a destination; `None` when there is none of that name.
+    fn dial(&self, call: &CallId, epoch: u32, to: &str) -> Option<Response> {
+        let number = self.settings.destinations.get(to)?;
+        let action = self.settings.public_url.dialled(call, epoch);
+        let document = Response::new().dial(number, &action, RING_SECONDS);
+        Some(document.expect("destinations and PUBLIC_URL were checked at start"))
+    }
+
+    /// The other leg of a transfer is over: when the caller has talked to somebody, so is the call; otherwise the assistant
+    /// goes on and knows why.
+    ///
+    /// # Errors
+    /// [`TryElsewhere`] when the call should go on and this process is shutting down.
+    pub async fn dialled(
+        &self,
+        call: &CallId,
+        epoch: u32,
+        outcome: Option<&CallStatus>,
+        request: &VoiceRequest,
+    ) -> Result<Response, TryElsewhere> {
+        let answer = self.answer_of(call, epoch, "dialled");
+        if let Some(answer) = answer.get() {
+            return Ok(self.count("dialled", "repeated", answer.clone()));
+        }
+        answer.get_or_try_init(|| self.decide_after_dialling(call, epoch, outcome, request)).await.cloned()
+    }
+
+    async fn decide_after_dialling(
+        &self,
+        call: &CallId,
+        epoch: u32,
+        outcome: Option<&CallStatus>,
+        request: &VoiceRequest,
+    ) -> Result<Response, TryElsewhere> {
+        let Some(known) = self.known(call, request).await.filter(|it| it.call_sid == request.call_sid) else {
+            tracing::error!(%call, "asked about a transfer of a call that nobody knows");
+            return Ok(self.count("dialled", "unknown_call", Response::new().hangup()));
+        };
+        let over = request.call_status.is_terminal() || self.ledger.is_finished(call);
+        let to = self.ledger.transfer(call).or_else(|| self.settings.last_resort.clone()).unwrap_or_default();
+        let status = outcome.map_or("unknown", CallStatus::name).to_owned();
+        tracing::info!(%call, epoch, to, status, "a transfer is over");
+        self.ledger.append(call, &known.tenant, Fact::Transferred { to, status });
+        if over || outcome.is_some_and(|it| matches!(it, CallStatus::Completed | CallStatus::InProgress)) {
+            return Ok(self.decided(call, &known, "hangup", Response::new().hangup()));
+        }
+        if self.ledger.transfer(call).is_none() {
+            // Nobody could answer in the first place.
+            return Ok(self.decided(call, &known, "apology", sentence(known.route.language, Language::apology)));
+        }
+        if self.bridge.directory().is_draining() {
+            return Err(TryElsewhere);
+        }
+        let history = self.ledger.history(call).unwrap_or_default();
+        Ok(self.resume(call, Known { history, ..known }).await)
     }
 
     /// A status callback of the number or the call: in any order, any number of times.
@@ -320,7 +386,7 @@ impl Desk {
                 // Ambiguous: it may have happened. It is not run again; the assistant is told so.
                 output: it
                     .output
-                    .unwrap_or_else(|| "unknown: the line dropped before the answer came; check before you promise".into()),
+                    .or_else(|| Some("unknown: the line dropped before the answer came; check before you promise".into())),
             });
             self.ledger.begin(call, row.epoch, row.last_seq.map_or(0, |it| it + 1), said.chain(done).collect());
             if row.ended_at_ms.is_some() {
@@ -409,11 +475,11 @@ impl Desk {
     }
 
     /// The place of the answer for an epoch.
-    fn answer_of(&self, call: &CallId, epoch: u32) -> Answer {
+    fn answer_of(&self, call: &CallId, epoch: u32, webhook: &'static str) -> Answer {
         let now = Instant::now();
         let mut answers = self.answers();
         answers.next.retain(|_, it| now.duration_since(it.1) < ANSWER_LIFE);
-        answers.next.entry((call.clone(), epoch)).or_insert_with(|| (Arc::default(), now)).0.clone()
+        answers.next.entry((call.clone(), epoch, webhook)).or_insert_with(|| (Arc::default(), now)).0.clone()
     }
 
     fn decided(&self, call: &CallId, known: &Known, answer: &'static str, response: Response) -> Response {
@@ -460,28 +526,24 @@ impl Desk {
         epoch: u32,
         resumed: Option<Vec<HistoryItem>>,
     ) -> CallPlan {
-        let limits = &self.settings.limits;
-        let announces_end_of_speech = matches!(route.assistant, AssistantPlan::OpenAi(_));
+        let common = &self.settings.conversation;
+        let language = route.language;
+        let confirm = common.interruption.confirm.clone();
         let config = CallConfig {
-            answer_timeout: limits.answer_timeout,
-            preroll_frames_max: bridge::limits::PREROLL_FRAMES,
-            lead: limits.lead,
+            assistants: route.assistants.iter().map(bridge::AssistantPlan::manner).collect(),
+            interruption: Interruption {
+                confirm: confirm.map(|it| Confirm { back_channel: language.back_channel(&self.settings.back_channel), ..it }),
+                ..common.interruption.clone()
+            },
             fill_silence: self.settings.sound.ambience.is_some(),
-            backlog_max: Duration::from_secs(120),
-            farewell_timeout: Duration::from_secs(4),
-            media_timeout: limits.media_timeout,
-            duration_max: limits.duration_max,
-            warn_before: limits.warn_before,
-            answer_due: limits.answer_due,
-            filler: Some(route.language.one_moment()),
-            idle_after: limits.idle_after,
-            idle_prompts_max: limits.idle_prompts_max,
-            key_gap: limits.key_gap,
-            tool_timeout: Duration::from_secs(20),
-            utterance_gap: (!announces_end_of_speech).then_some(Duration::from_millis(400)),
-            provider_cancels: true,
-            phrase: resumed.is_some().then(|| route.language.cut_off()),
+            filler: Some(language.one_moment()),
+            tool_fillers: language.fillers(),
+            phrase: resumed.is_some().then(|| language.cut_off()),
+            // What must be heard once was heard in the first stream.
+            notice: common.notice.clone().filter(|_| resumed.is_none()),
+            callee_first: common.callee_first.filter(|_| resumed.is_none()),
             opening: if resumed.is_some() { Prompt::Continuation } else { Prompt::Greeting },
+            ..common.clone()
         };
         CallPlan {
             call: call.clone(),
@@ -489,8 +551,9 @@ impl Desk {
             call_sid: call_sid.to_owned(),
             account_sid: account_sid.to_owned(),
             epoch,
-            assistant: route.assistant.clone(),
+            assistants: route.assistants.clone(),
             config,
+            prepare: self.settings.prepare,
             history: resumed.unwrap_or_default(),
             sound: self.settings.sound.clone(),
             recording: self.settings.recordings.as_ref().map(|it| it.join(&*route.tenant).join(format!("{call}-{epoch}.wav"))),

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use call::BackChannel;
+
 /// Languages we have phrases in. Others use English.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Language {
@@ -43,6 +45,26 @@ impl Language {
             Self::English => Arc::from(include_bytes!("../phrases/en/one-moment.ulaw").as_slice()),
             Self::Romanian => Arc::from(include_bytes!("../phrases/ro/one-moment.ulaw").as_slice()),
         }
+    }
+
+    /// What is said while a tool takes its time, μ-law 8 kHz, in turn.
+    pub(crate) fn fillers(self) -> Vec<Arc<[u8]>> {
+        let sounds: [&[u8]; 2] = match self {
+            Self::English => [include_bytes!("../phrases/en/checking.ulaw"), include_bytes!("../phrases/en/still-checking.ulaw")],
+            Self::Romanian => {
+                [include_bytes!("../phrases/ro/checking.ulaw"), include_bytes!("../phrases/ro/still-checking.ulaw")]
+            }
+        };
+        sounds.map(Arc::from).into()
+    }
+
+    /// What callers say without wanting the floor; `more` are the operator's own.
+    pub fn back_channel(self, more: &[String]) -> BackChannel {
+        let list = match self {
+            Self::English => include_str!("../phrases/en/back-channel.txt"),
+            Self::Romanian => include_str!("../phrases/ro/back-channel.txt"),
+        };
+        BackChannel::new(list.lines().filter(|it| !it.starts_with('#')).chain(more.iter().map(String::as_str)))
     }
 
     /// When nothing else is left to offer.

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bridge::{AssistantPlan, CallId, SoundPlan};
+use call::CallConfig;
 use url::Url;
 
 use crate::phrases::Language;
+
+/// Orders for Twilio's own retries, in the fragment of an address: four of them on any failure, 1.5 s to connect, 4 s to
+/// answer, 14 s in all. Fragments are neither sent nor signed.
+const RETRIES: &str = "rc=4&rp=all&ct=1500&rt=4000&tt=14000";
 
 /// The address under which Twilio reaches us: `https://host[:port][/prefix]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +66,15 @@ impl PublicUrl {
         format!("ws{}{path}", self.0.strip_prefix("http").unwrap_or(&self.0))
     }
 
-    /// What Twilio asks when a stream of that epoch is over, with orders for Twilio's own retries in the fragment: four
-    /// of them on any failure, 1.5 s to connect, 4 s to answer, 14 s in all. Fragments are neither sent nor signed.
+    /// What Twilio asks when a stream of that epoch is over, with and without orders for its retries.
     pub(crate) fn next(&self, call: &CallId, epoch: u32) -> (String, String) {
         let plain = self.http(&format!("/twilio/next/{call}/{epoch}"));
-        (format!("{plain}#rc=4&rp=all&ct=1500&rt=4000&tt=14000"), plain)
+        (format!("{plain}#{RETRIES}"), plain)
+    }
+
+    /// What Twilio asks when the other leg of a transfer is over.
+    pub(crate) fn dialled(&self, call: &CallId, epoch: u32) -> String {
+        format!("{}#{RETRIES}", self.http(&format!("/twilio/dialled/{call}/{epoch}")))
     }
 }
 
@@ -76,29 +84,9 @@ pub struct Route {
     pub tenant: Arc<str>,
     /// Name of the assistant, for the record.
     pub name: Arc<str>,
-    pub assistant: AssistantPlan,
+    /// Who may answer, in the order in which they are tried.
+    pub assistants: Vec<AssistantPlan>,
     pub language: Language,
-}
-
-/// Limits of every call.
-#[derive(Clone, Debug)]
-pub struct CallLimits {
-    pub duration_max: Duration,
-    /// How long before that the caller is warned.
-    pub warn_before: Option<Duration>,
-    /// An answer that is owed must begin by then, or it is asked for again.
-    pub answer_due: Option<Duration>,
-    /// Silence of both sides after which the caller is asked whether they are there, and how often before goodbye.
-    pub idle_after: Option<Duration>,
-    pub idle_prompts_max: u32,
-    /// Keys that follow each other within this time are one entry.
-    pub key_gap: Duration,
-    /// Audio kept at Twilio ahead of the ear.
-    pub lead: Duration,
-    /// The assistant's session must be ready by then.
-    pub answer_timeout: Duration,
-    /// No caller audio for so long means that the line is dead.
-    pub media_timeout: Duration,
 }
 
 /// What the operator decided.
@@ -111,7 +99,16 @@ pub struct Settings {
     pub routes: BTreeMap<String, Route>,
     /// For numbers not named.
     pub fallback: Option<Route>,
-    pub limits: CallLimits,
+    /// What all calls have in common; who answers, phrases and what follows from the language are added per call.
+    pub conversation: CallConfig,
+    /// Words that callers say without wanting the floor, beside those of the language.
+    pub back_channel: Vec<String>,
+    /// The first session is opened while it rings.
+    pub prepare: bool,
+    /// Whom callers may be connected with: E.164 by name.
+    pub destinations: BTreeMap<String, String>,
+    /// The destination of callers whom no assistant can answer.
+    pub last_resort: Option<String>,
     /// What is done to the audio of every call.
     pub sound: SoundPlan,
     /// Folder for recordings; `None` records nothing.

@@ -1,6 +1,6 @@
 //! What an assistant may do during a call, besides ending it.
 
-use bridge::{ToolDefinition, ToolRequest, Tools};
+use bridge::{ToolAnswer, ToolDefinition, ToolRequest, Tools};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -30,9 +30,9 @@ impl Tools for Toolbox {
         }]
     }
 
-    fn run(&self, request: ToolRequest) -> BoxFuture<'static, Result<String, String>> {
+    fn run(&self, request: ToolRequest) -> BoxFuture<'static, Result<ToolAnswer, String>> {
         let answer = match request.name.as_str() {
-            CURRENT_TIME => Ok(tell(Timestamp::now(), &self.time_zone)),
+            CURRENT_TIME => Ok(tell(Timestamp::now(), &self.time_zone).into()),
             other => Err(format!("there is no tool `{other}`")),
         };
         Box::pin(async { answer })

@@ -104,6 +104,7 @@ enum Due {
     Respond(Option<Cause>),
     SpeechOver(u64),
     Ping,
+    HangUp,
     Expired,
 }
 
@@ -129,6 +130,10 @@ struct Session {
     unanswered_ping: Option<Instant>,
     /// Answers begun.
     answers: usize,
+    /// It was told of an earlier conversation and has not gone on with it yet.
+    continues: bool,
+    /// Speech sent so far.
+    spoken: Duration,
     last_input: Instant,
     closed: bool,
 }
@@ -155,6 +160,8 @@ impl Session {
             ping: 0,
             unanswered_ping: None,
             answers: 0,
+            continues: false,
+            spoken: Duration::ZERO,
             last_input: Instant::now(),
             closed: false,
         }
@@ -193,6 +200,9 @@ impl Session {
     async fn run(&mut self) {
         self.note(Moment::SessionOpened);
         self.later(self.service.behaviour.session_max, Due::Expired);
+        if let Some(after) = self.service.behaviour.hangs_up_after {
+            self.later(after, Due::HangUp);
+        }
         while !self.closed {
             match self.agenda.next(&mut self.socket).await {
                 Arrived::Text(text) => self.receive(&text).await,
@@ -240,13 +250,18 @@ impl Session {
             Some("user_message") => {
                 let text = message["text"].as_str().unwrap_or_default().to_owned();
                 let key = crate::script::first_key(&text);
-                let cause = key.map_or(Cause::Asked, Cause::Key);
+                let cause = match key {
+                    Some(key) => Cause::Key(key),
+                    None if std::mem::take(&mut self.continues) => Cause::Continue,
+                    None => Cause::Asked,
+                };
                 self.note(Moment::ToldInText { text });
                 self.later(self.service.behaviour.thinking, Due::Respond(Some(cause)));
             }
             Some("contextual_update") => {
                 let text = message["text"].as_str().unwrap_or_default();
                 let items = text.lines().count().saturating_sub(1);
+                self.continues = items > 0;
                 self.note(Moment::Replayed { items });
             }
             Some("user_activity" | "feedback" | "mcp_tool_approval_result") => (),
@@ -328,6 +343,13 @@ impl Session {
         match due {
             Due::Event(event) => self.send(event).await,
             Due::Audio { event, bytes, time } => {
+                self.spoken += time;
+                if self.service.behaviour.breaks(self.spoken) {
+                    // The socket is gone without a close, as when a network drops out.
+                    self.note(Moment::SessionClosed { code: None });
+                    self.closed = true;
+                    return;
+                }
                 if let Some(speaking) = &mut self.speaking {
                     speaking.generated += time;
                 }
@@ -359,6 +381,7 @@ impl Session {
                 }
                 self.later(PING_EVERY, Due::Ping);
             }
+            Due::HangUp => self.close(1000, "").await,
             Due::Expired => self.close(1000, "max_duration_exceeded").await,
         }
     }

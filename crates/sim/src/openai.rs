@@ -108,6 +108,8 @@ struct Session {
     replayed: usize,
     /// Answers begun.
     answers: usize,
+    /// Speech sent so far.
+    spoken: Duration,
     spoke: bool,
     tools: HashMap<String, String>,
     closed: bool,
@@ -210,6 +212,7 @@ impl Session {
             cause: None,
             replayed: 0,
             answers: 0,
+            spoken: Duration::ZERO,
             spoke: false,
             tools: HashMap::new(),
             closed: false,
@@ -334,12 +337,19 @@ impl Session {
             self.output = Format::Pcm16(Rate::Hz24000);
         }
         let silence = self.ears.silence_ms;
-        self.ears = Ears::new(self.service.behaviour.speech.caller, self.input);
+        if !self.configured {
+            self.ears = Ears::new(self.service.behaviour.speech.caller, self.input);
+        }
         let turn = &audio["input"]["turn_detection"];
         self.ears.silence_ms = turn["silence_duration_ms"].as_u64().map_or(silence, |it| it as usize);
         self.create_response = turn["create_response"].as_bool().unwrap_or(self.create_response);
         self.interrupt_response = turn["interrupt_response"].as_bool().unwrap_or(self.interrupt_response);
-        self.configured = true;
+        let first = !std::mem::replace(&mut self.configured, true);
+        if first {
+            for text in self.service.behaviour.nonsense.clone() {
+                let _ = self.socket.send(Message::text(text)).await;
+            }
+        }
         let announced = if self.announced_output["type"] == "audio/pcmu" { "audio/pcmu" } else { "audio/pcm 24000" };
         self.note(Moment::SessionConfigured { input: self.input.to_string(), output: announced.into() });
         let updated = json!({"type": "session.updated", "session": self.object()});
@@ -508,6 +518,13 @@ impl Session {
         match due {
             Due::Event(event) => self.send(event).await,
             Due::Audio { bytes, time } => {
+                self.spoken += time;
+                if self.service.behaviour.breaks(self.spoken) {
+                    // The socket is gone without a close, as when a network drops out.
+                    self.note(Moment::SessionClosed { code: None });
+                    self.closed = true;
+                    return;
+                }
                 if let Some(active) = &mut self.active {
                     active.generated += time;
                     let (response, item, generated) = (active.id.clone(), active.item.clone(), active.generated);

@@ -1,5 +1,7 @@
 //! What the simulated providers have in common: a pair of ears with a turn detector, and a voice that comes in bursts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -41,6 +43,14 @@ pub struct Behaviour {
     pub setup: Duration,
     /// Speech is generated this many times faster than it plays.
     pub burst: u32,
+    /// After so much speech the first session's socket breaks, in the middle of whatever it says.
+    pub breaks_after: Option<Duration>,
+    /// Set once it has broken.
+    broken: Arc<AtomicBool>,
+    /// The assistant ends the conversation by itself after this long (ElevenLabs).
+    pub hangs_up_after: Option<Duration>,
+    /// Messages that no client expects, sent at the beginning of each session.
+    pub nonsense: Vec<String>,
     /// After so many answers a session says nothing more and keeps its socket open: it hangs.
     pub answers_max: usize,
 }
@@ -57,8 +67,17 @@ impl Behaviour {
             session_max: Duration::from_secs(3600),
             setup: Duration::ZERO,
             burst: 4,
+            breaks_after: None,
+            hangs_up_after: None,
+            broken: Arc::default(),
+            nonsense: Vec::new(),
             answers_max: usize::MAX,
         }
+    }
+
+    /// Whether the socket breaks now that so much was said.
+    pub(crate) fn breaks(&self, spoken: Duration) -> bool {
+        self.breaks_after.is_some_and(|it| spoken >= it) && !self.broken.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn utterance(&self, name: &str) -> Option<&'static Utterance> {

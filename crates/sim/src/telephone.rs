@@ -47,7 +47,16 @@ pub struct TelephoneNetwork {
     pub speech: Speech,
     /// The first webhook is sent twice, as Twilio does when an answer got lost.
     pub repeat_first_webhook: bool,
+    /// From the answer of the voice webhook to the media stream.
+    pub connecting: Duration,
+    /// What becomes of calls to other people, by number: `completed`, `busy`, `no-answer`, `failed`; a number that is not
+    /// named is not in service.
+    pub people: std::collections::BTreeMap<String, &'static str>,
 }
+
+/// How long somebody rings before they answer, and how long they talk.
+const RINGING: Duration = Duration::from_secs(3);
+const TALKING: Duration = Duration::from_secs(5);
 
 /// How a call went.
 #[derive(Clone, Debug)]
@@ -73,6 +82,8 @@ struct Call<'a> {
     status: &'static str,
     callbacks: u32,
     base: String,
+    /// How the last `<Dial>` ended.
+    dialled: Option<&'static str>,
 }
 
 impl TelephoneNetwork {
@@ -86,6 +97,7 @@ impl TelephoneNetwork {
             status: "ringing",
             callbacks: 0,
             base: self.voice_url.clone(),
+            dialled: None,
         };
         let started = Instant::now();
         let mut caller = Caller::new(script, self.speech);
@@ -126,7 +138,8 @@ impl Call<'_> {
     async fn run(&mut self, caller: &mut Caller, streams: &mut usize) {
         let mut url = self.network.voice_url.clone();
         for _ in 0..DOCUMENTS_MAX {
-            let Some(document) = self.post(&url, &[]).await else { return self.status = "failed" };
+            let dialled = self.dialled.take().map(|it| ("DialCallStatus".to_owned(), it.to_owned()));
+            let Some(document) = self.post(&url, dialled.as_slice()).await else { return self.status = "failed" };
             self.base = url;
             let verbs = match twiml::read(&document) {
                 Ok(verbs) => verbs,
@@ -160,6 +173,18 @@ impl Call<'_> {
                 }
                 Verb::Reject => return None,
                 Verb::Redirect { url } => return Some(self.absolute(&url)),
+                Verb::Dial { action, number } => {
+                    sleep(RINGING).await;
+                    let status = self.network.people.get(&number).copied().unwrap_or("failed");
+                    if status == "completed" {
+                        sleep(TALKING).await;
+                    }
+                    self.note(Moment::Dialled { status });
+                    if let Some(url) = action.map(|it| self.absolute(&it)) {
+                        self.dialled = Some(status);
+                        return Some(url);
+                    }
+                }
                 Verb::Connect { action, stream } => {
                     *streams += 1;
                     let ids = stream::Ids {
@@ -170,6 +195,7 @@ impl Call<'_> {
                     let (sid, callback) = (ids.stream_sid.clone(), stream.status_callback.clone());
                     let fields =
                         |event: &str| [("StreamSid".to_owned(), sid.clone()), ("StreamEvent".to_owned(), event.to_owned())];
+                    sleep(self.network.connecting).await;
                     let opened = stream::open(self.network, &stream, &ids).await;
                     let end = match opened {
                         Ok(socket) => {
@@ -329,6 +355,7 @@ fn summary(content_type: &str, body: &str) -> String {
                 Verb::Hangup => "<Hangup/>",
                 Verb::Reject => "<Reject>",
                 Verb::Connect { .. } => "<Connect><Stream>",
+                Verb::Dial { .. } => "<Dial>",
             })
             .collect::<Vec<_>>()
             .join(" "),

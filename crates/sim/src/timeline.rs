@@ -60,6 +60,10 @@ pub enum Moment {
         code: u32,
         text: String,
     },
+    /// Somebody else was rung, with this outcome.
+    Dialled {
+        status: &'static str,
+    },
     CallEnded {
         status: &'static str,
         seconds: u64,
@@ -170,6 +174,7 @@ impl fmt::Display for Moment {
                 write!(f, "media stream closed{}", code.map_or(String::new(), |it| format!(" by the server ({it})")))
             }
             Self::StreamLost => f.write_str("media stream lost"),
+            Self::Dialled { status } => write!(f, "somebody else was rung: {status}"),
             Self::StreamRefused { status } => write!(f, "media stream refused: HTTP {status}"),
             Self::CallerSays { utterance } => write!(f, "caller begins ‹{utterance}›"),
             Self::CallerSaid { utterance } => write!(f, "caller has said ‹{utterance}›"),

@@ -12,6 +12,7 @@ pub(crate) enum Verb {
     Hangup,
     Reject,
     Connect { action: Option<String>, stream: Stream },
+    Dial { action: Option<String>, number: String },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub(crate) fn read(document: &str) -> Result<Vec<Verb>, Fault> {
     let (mut reader, mut verbs, mut text) = (Reader::from_str(document), Vec::new(), String::new());
     let mut open: Vec<String> = Vec::new();
     let mut connect: Option<(Option<String>, Option<Stream>)> = None;
+    let mut dial: Option<(Option<String>, String)> = None;
     loop {
         let event = reader.read_event().map_err(|error| broken(error.to_string()))?;
         match event {
@@ -49,6 +51,14 @@ pub(crate) fn read(document: &str) -> Result<Vec<Verb>, Fault> {
                     }
                     (Some("Response"), "Hangup") => verbs.push(Verb::Hangup),
                     (Some("Response"), "Reject") => verbs.push(Verb::Reject),
+                    (Some("Response"), "Dial") => {
+                        let seconds = attribute(element, "timeout")?.map_or(Some(30), |it| it.parse::<u32>().ok());
+                        if !seconds.is_some_and(|it| (5..=600).contains(&it)) {
+                            return Err((13_212, "the timeout of <Dial> is not 5 to 600 seconds".into()));
+                        }
+                        dial = Some((attribute(element, "action")?, String::new()));
+                    }
+                    (Some("Dial"), "Number") => text.clear(),
                     (Some("Response"), "Connect") => connect = Some((attribute(element, "action")?, None)),
                     (Some("Connect"), "Stream") => {
                         let url = attribute(element, "url")?.ok_or_else(|| (31_923, "<Stream> has no url".to_owned()))?;
@@ -90,6 +100,15 @@ pub(crate) fn read(document: &str) -> Result<Vec<Verb>, Fault> {
                 match name.as_str() {
                     "Say" => verbs.push(Verb::Say { characters: text.chars().count() }),
                     "Redirect" => verbs.push(Verb::Redirect { url: std::mem::take(&mut text).trim().to_owned() }),
+                    "Number" => {
+                        if let Some((_, number)) = &mut dial {
+                            *number = std::mem::take(&mut text).trim().to_owned();
+                        }
+                    }
+                    "Dial" => match dial.take() {
+                        Some((action, number)) if number.starts_with('+') => verbs.push(Verb::Dial { action, number }),
+                        _ => return Err((13_223, "<Dial> has no number in E.164".into())),
+                    },
                     "Connect" => {
                         let Some((action, Some(stream))) = connect.take() else {
                             return Err((31_923, "<Connect> has no noun".into()));

@@ -110,6 +110,8 @@ fn codes(what: Careless) -> Vec<u32> {
             status_url: format!("{base}/status"),
             speech: Speech::of("en").unwrap(),
             repeat_first_webhook: false,
+            connecting: Duration::ZERO,
+            people: Default::default(),
         };
         let outcome: CallOutcome = telephone.ring("+15550100001", "+15550100002", "".parse().unwrap()).await;
         assert_eq!(outcome.status, "completed");

@@ -55,6 +55,19 @@ pub enum Fact {
     },
     AssistantReady {
         after_ms: u64,
+        /// Place on the ladder of those who may answer.
+        #[serde(default)]
+        candidate: u32,
+    },
+    /// A session was lost in the middle of the stream; another one follows, or the end.
+    AssistantLost {
+        reason: String,
+    },
+    /// A session is replaced before its provider ends it.
+    AssistantRolled,
+    /// The caller heard the first sound.
+    FirstAudio {
+        after_ms: u64,
     },
     Said {
         speaker: Speaker,
@@ -67,6 +80,26 @@ pub enum Fact {
         heard_ms: u64,
         received_ms: u64,
         cleared_ms: u64,
+        /// From the caller's first sound to the `clear`.
+        #[serde(default)]
+        reaction_ms: Option<u64>,
+    },
+    /// What seemed to be an interruption was none.
+    FalseAlarm {
+        at_ms: u64,
+    },
+    /// The caller is to be connected with a destination, by its name.
+    Transfer {
+        to: String,
+    },
+    /// How that ended, in Twilio's words.
+    Transferred {
+        to: String,
+        status: String,
+    },
+    /// Somebody outside did something to the call.
+    Controlled {
+        what: String,
     },
     Key {
         key: char,
@@ -103,7 +136,16 @@ pub enum Fact {
         longest_gap_ms: u64,
         interruptions: u64,
         input_tokens: u64,
+        #[serde(default)]
+        cached_tokens: u64,
         output_tokens: u64,
+        #[serde(default)]
+        false_alarms: u64,
+        #[serde(default)]
+        echoes: u64,
+        /// Estimated listening quality (G.107), hundredths: 100 to 450.
+        #[serde(default)]
+        mos_hundredths: Option<u32>,
         /// How the caller's line sounded: dB below full scale of speech and of what lies between it.
         #[serde(default)]
         speech_dbfs: Option<i16>,
@@ -147,6 +189,13 @@ impl Fact {
             Self::Claimed { .. } => "claimed",
             Self::StreamStarted { .. } => "stream_started",
             Self::AssistantReady { .. } => "assistant_ready",
+            Self::AssistantLost { .. } => "assistant_lost",
+            Self::AssistantRolled => "assistant_rolled",
+            Self::FirstAudio { .. } => "first_audio",
+            Self::FalseAlarm { .. } => "false_alarm",
+            Self::Transfer { .. } => "transfer",
+            Self::Transferred { .. } => "transferred",
+            Self::Controlled { .. } => "controlled",
             Self::Said { .. } => "said",
             Self::Interrupted { .. } => "interrupted",
             Self::Key { .. } => "key",

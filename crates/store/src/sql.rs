@@ -79,6 +79,17 @@ pub struct CallRow {
     pub noise_dbfs: Option<i16>,
     /// Caller samples at the end of the scale.
     pub clipped_samples: u64,
+    /// Of the first stream: its start to the first sound.
+    pub first_audio_ms: Option<u64>,
+    /// Sessions that broke in the middle, and sessions that were replaced before they could.
+    pub sessions_lost: u64,
+    pub sessions_rolled: u64,
+    /// Sounds that were no interruption, and echoes of ourselves.
+    pub false_alarms: u64,
+    pub echoes: u64,
+    pub cached_tokens: u64,
+    /// Estimated listening quality (G.107) of the worst stream, hundredths.
+    pub mos_hundredths: Option<u32>,
 }
 
 /// A line of the transcript.
@@ -354,6 +365,7 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         migration(1, "calls", include_str!("../migrations/0001_calls.sql")),
         migration(2, "sound", include_str!("../migrations/0002_sound.sql")),
+        migration(3, "conversation", include_str!("../migrations/0003_conversation.sql")),
     ])
 }
 
@@ -385,6 +397,13 @@ fn call_row(row: &SqliteRow) -> Result<CallRow, sqlx::Error> {
         speech_dbfs: row.try_get::<Option<i64>, _>("speech_dbfs")?.map(|it| it as i16),
         noise_dbfs: row.try_get::<Option<i64>, _>("noise_dbfs")?.map(|it| it as i16),
         clipped_samples: count("clipped_samples")?,
+        first_audio_ms: row.try_get::<Option<i64>, _>("first_audio_ms")?.map(|it| it as u64),
+        sessions_lost: count("sessions_lost")?,
+        sessions_rolled: count("sessions_rolled")?,
+        false_alarms: count("false_alarms")?,
+        echoes: count("echoes")?,
+        cached_tokens: count("cached_tokens")?,
+        mos_hundredths: row.try_get::<Option<i64>, _>("mos_hundredths")?.map(|it| it as u32),
     })
 }
 
@@ -509,7 +528,11 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
             longest_gap_ms,
             interruptions,
             input_tokens,
+            cached_tokens,
             output_tokens,
+            false_alarms,
+            echoes,
+            mos_hundredths,
             speech_dbfs,
             noise_dbfs,
             clipped_samples,
@@ -520,7 +543,9 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
                 frames_out = frames_out + $5, assistant_ms_dropped = assistant_ms_dropped + $6, underruns = underruns + $7,
                 interruptions = interruptions + $8, input_tokens = input_tokens + $9, output_tokens = output_tokens + $10,
                 jitter_us = MAX(jitter_us, $13), longest_gap_ms = MAX(longest_gap_ms, $14),
-                speech_dbfs = COALESCE($15, speech_dbfs), noise_dbfs = COALESCE($16, noise_dbfs), clipped_samples = clipped_samples + $17
+                speech_dbfs = COALESCE($15, speech_dbfs), noise_dbfs = COALESCE($16, noise_dbfs), clipped_samples = clipped_samples + $17,
+                cached_tokens = cached_tokens + $18, false_alarms = false_alarms + $19, echoes = echoes + $20,
+                mos_hundredths = COALESCE(MIN($21, mos_hundredths), $21, mos_hundredths)
                 WHERE id = $11",
         )
         .bind(reason)
@@ -539,7 +564,20 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
         .bind(*longest_gap_ms as i64)
         .bind(speech_dbfs.map(i64::from))
         .bind(noise_dbfs.map(i64::from))
-        .bind(*clipped_samples as i64),
+        .bind(*clipped_samples as i64)
+        .bind(*cached_tokens as i64)
+        .bind(*false_alarms as i64)
+        .bind(*echoes as i64)
+        .bind(mos_hundredths.map(i64::from)),
+        Fact::FirstAudio { after_ms } => sqlx::query("UPDATE calls SET first_audio_ms = COALESCE(first_audio_ms, $1) WHERE id = $2")
+            .bind(*after_ms as i64)
+            .bind(&entry.call),
+        Fact::AssistantLost { .. } => {
+            sqlx::query("UPDATE calls SET sessions_lost = sessions_lost + 1 WHERE id = $1").bind(&entry.call)
+        }
+        Fact::AssistantRolled => {
+            sqlx::query("UPDATE calls SET sessions_rolled = sessions_rolled + 1 WHERE id = $1").bind(&entry.call)
+        }
         Fact::Recorded { stream, location, channels, length_ms, sha256 } => sqlx::query(
             "INSERT INTO recordings (call, epoch, tenant, location, channels, length_ms, sha256) VALUES ($1, $2, $3, $4, $5, $6, $7)
                 ON CONFLICT (call, epoch) DO UPDATE SET length_ms = MAX(recordings.length_ms, excluded.length_ms),
@@ -562,7 +600,15 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
         .bind(entry.at_ms)
         .bind(duration_s.map(|it| it as i64))
         .bind(&entry.call),
-        Fact::AssistantReady { .. } | Fact::Interrupted { .. } | Fact::Key { .. } | Fact::Next { .. } | Fact::StreamStatus { .. } => return Ok(()),
+        Fact::AssistantReady { .. }
+        | Fact::Interrupted { .. }
+        | Fact::FalseAlarm { .. }
+        | Fact::Transfer { .. }
+        | Fact::Transferred { .. }
+        | Fact::Controlled { .. }
+        | Fact::Key { .. }
+        | Fact::Next { .. }
+        | Fact::StreamStatus { .. } => return Ok(()),
     };
     query.execute(&mut **transaction).await?;
     Ok(())

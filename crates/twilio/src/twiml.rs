@@ -48,6 +48,15 @@ pub enum Verb {
         /// Absolute address, requested by POST.
         url: String,
     },
+    /// Rings somebody else and connects the caller with them.
+    Dial {
+        /// E.164.
+        number: String,
+        /// Absolute address, requested by POST with `DialCallStatus` when that is over.
+        action: String,
+        /// Longest ringing, 5 to 600 seconds.
+        timeout_seconds: u32,
+    },
     /// Opens a media stream; what follows runs only if `action` is never requested.
     Connect {
         /// Absolute address, requested by POST when the stream is over.
@@ -94,6 +103,9 @@ pub enum Invalid {
         /// `https` or `wss` (or their plain forms on loopback).
         expected: &'static str,
     },
+    /// Twilio would not dial it; the number itself is personal and not shown.
+    #[error("a number to dial is not in E.164: expected + and 4 to 15 digits")]
+    Number,
     /// Twilio strips it before connecting.
     #[error("the stream address `{url}` has a query, which Twilio strips: use a <Parameter>")]
     StreamQuery {
@@ -159,6 +171,20 @@ impl Response {
         Ok(self)
     }
 
+    /// Adds a second leg: the caller is connected with a number, and keeps hearing it ring until somebody answers.
+    ///
+    /// # Errors
+    /// [`Invalid::NotAbsolute`], [`Invalid::Number`]
+    pub fn dial(mut self, number: &str, action: &str, timeout_seconds: u32) -> Result<Self, Invalid> {
+        let digits = number.strip_prefix('+').unwrap_or_default();
+        if !(4..=15).contains(&digits.len()) || !digits.bytes().all(|it| it.is_ascii_digit()) {
+            return Err(Invalid::Number);
+        }
+        let action = absolute(action, "https")?;
+        self.verbs.push(Verb::Dial { number: number.to_owned(), action, timeout_seconds: timeout_seconds.clamp(5, 600) });
+        Ok(self)
+    }
+
     /// Adds a media stream and what is asked when it is over.
     ///
     /// # Errors
@@ -207,6 +233,17 @@ impl Verb {
                 .create_element("Redirect")
                 .with_attribute(("method", "POST"))
                 .write_text_content(BytesText::new(&allowed(url)))?,
+            Self::Dial { number, action, timeout_seconds } => writer
+                .create_element("Dial")
+                .with_attributes([
+                    ("action", &*allowed(action)),
+                    ("method", "POST"),
+                    ("timeout", &*timeout_seconds.to_string()),
+                    ("answerOnBridge", "true"),
+                ])
+                .write_inner_content(|writer| {
+                    writer.create_element("Number").write_text_content(BytesText::new(&allowed(number))).map(drop)
+                })?,
             Self::Connect { action, stream } => writer
                 .create_element("Connect")
                 .with_attributes([("action", &*allowed(action)), ("method", "POST")])

@@ -17,8 +17,8 @@ pub enum ServerEvent<'a> {
     Audio { event_id: u64, audio: Text<'a> },
     /// The caller took the floor: stop playing, drop audio up to and including this event.
     Interruption { event_id: u64 },
-    /// Must be answered at once with the same id.
-    Ping { event_id: u64 },
+    /// Must be answered at once with the same id; with the service's own measurement of the way there and back.
+    Ping { event_id: u64, ms: Option<u64> },
     /// Final text of what the caller said.
     UserTranscript { text: Text<'a> },
     /// Full text of an answer, sent around its first audio.
@@ -58,7 +58,7 @@ struct Envelope<'a> {
     #[serde(borrow)]
     audio_event: Option<Audio<'a>>,
     interruption_event: Option<Id>,
-    ping_event: Option<Id>,
+    ping_event: Option<Ping>,
     #[serde(borrow)]
     user_transcription_event: Option<UserTranscription<'a>>,
     #[serde(borrow)]
@@ -75,6 +75,12 @@ struct Envelope<'a> {
 #[derive(Deserialize)]
 struct Id {
     event_id: Number,
+}
+
+#[derive(Deserialize)]
+struct Ping {
+    event_id: Number,
+    ping_ms: Option<Number>,
 }
 
 #[derive(Deserialize)]
@@ -155,7 +161,10 @@ impl<'a> ServerEvent<'a> {
                 let payload = it.audio_event.ok_or_else(|| lacks("audio_event"))?;
                 Self::Audio { event_id: payload.event_id.0, audio: payload.audio_base_64 }
             }
-            "ping" => Self::Ping { event_id: it.ping_event.ok_or_else(|| lacks("ping_event"))?.event_id.0 },
+            "ping" => {
+                let payload = it.ping_event.ok_or_else(|| lacks("ping_event"))?;
+                Self::Ping { event_id: payload.event_id.0, ms: payload.ping_ms.map(|it| it.0) }
+            }
             "interruption" => {
                 Self::Interruption { event_id: it.interruption_event.ok_or_else(|| lacks("interruption_event"))?.event_id.0 }
             }
@@ -220,6 +229,9 @@ pub enum ClientEvent<'a> {
         /// Values for the `{{variables}}` of the agent's prompt.
         #[serde(skip_serializing_if = "Option::is_none")]
         dynamic_variables: Option<&'a serde_json::Map<String, serde_json::Value>>,
+        /// Who is calling, for the service's own history; no personal data.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user_id: Option<&'a str>,
     },
     /// Answer to a ping.
     Pong {
@@ -245,6 +257,8 @@ pub enum ClientEvent<'a> {
         /// The words.
         text: &'a str,
     },
+    /// Somebody is there, though nothing is heard: puts the turn timeout off.
+    UserActivity,
 }
 
 impl ClientEvent<'_> {
@@ -288,10 +302,14 @@ pub struct Prompt<'a> {
 }
 
 /// Changes of the voice.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct TtsOverride<'a> {
     /// ElevenLabs voice id.
-    pub voice_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voice_id: Option<&'a str>,
+    /// 0.7 to 1.2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<f64>,
 }
 
 #[cfg(test)]
@@ -326,7 +344,11 @@ mod tests {
         let known: Vec<Value> = CLIENT.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
         let mut out = String::new();
         let events = [
-            ClientEvent::ConversationInitiationClientData { conversation_config_override: None, dynamic_variables: None },
+            ClientEvent::ConversationInitiationClientData {
+                conversation_config_override: None,
+                dynamic_variables: None,
+                user_id: None,
+            },
             ClientEvent::Pong { event_id: 2 },
             ClientEvent::ClientToolResult {
                 tool_call_id: "book_table_5f1d0c2a9b",
@@ -342,7 +364,9 @@ mod tests {
             let line = known.iter().find(|it| it["type"] == kind).unwrap_or_else(|| panic!("{kind} is in no fixture"));
             line.as_object().unwrap().keys().cloned().collect()
         };
-        for event in [ClientEvent::ContextualUpdate { text: "t" }, ClientEvent::UserMessage { text: "t" }] {
+        for event in
+            [ClientEvent::ContextualUpdate { text: "t" }, ClientEvent::UserMessage { text: "t" }, ClientEvent::UserActivity]
+        {
             event.print(&mut out);
             let printed: Value = serde_json::from_str(&out).unwrap();
             let known = keys_of(printed["type"].as_str().unwrap());

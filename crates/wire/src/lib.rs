@@ -3,6 +3,7 @@
 pub mod audio;
 pub mod elevenlabs;
 mod lenient;
+pub mod live;
 pub mod openai;
 pub mod twilio;
 

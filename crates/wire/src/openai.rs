@@ -19,8 +19,8 @@ pub enum ServerEvent<'a> {
     SessionUpdated(Session),
     /// The detector heard the caller begin.
     SpeechStarted,
-    /// The detector heard the caller end.
-    SpeechStopped,
+    /// The detector heard the caller end; what they said will be this item.
+    SpeechStopped { item_id: Option<Text<'a>> },
     /// The caller's turn became an item.
     Committed { item_id: Text<'a> },
     /// An answer begins.
@@ -43,6 +43,8 @@ pub enum ServerEvent<'a> {
     ResponseDone(Response),
     /// Confirms a truncation.
     Truncated { item_id: Text<'a>, audio_end_ms: u64 },
+    /// What is left of the quota.
+    RateLimits(Vec<RateLimit>),
     /// Most errors leave the session open; `code` decides.
     Error(ErrorBody),
     /// An event that a bridge needs not act on, or does not know.
@@ -109,6 +111,50 @@ pub struct Response {
     pub status_details: Option<StatusDetails>,
     /// Tokens, billed per response.
     pub usage: Option<Usage>,
+    /// What was said and called, without audio.
+    pub output: Vec<OutputItem>,
+}
+
+impl Response {
+    /// Whether it holds words and neither sound nor a call: nothing that a telephone could play.
+    pub fn is_text_only(&self) -> bool {
+        let mut parts = self.output.iter().flat_map(|it| &it.content).filter_map(|it| it.kind.as_deref());
+        let text = parts.clone().any(|it| matches!(it, "output_text" | "text"));
+        let calls = self.output.iter().any(|it| it.kind.as_deref() == Some("function_call"));
+        text && !calls && !parts.any(|it| matches!(it, "output_audio" | "audio"))
+    }
+}
+
+/// What an answer consists of.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct OutputItem {
+    /// `message`, `function_call`, …
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Its parts.
+    pub content: Vec<Part>,
+}
+
+/// A part of a message.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Part {
+    /// `output_audio` (older: `audio`), `output_text`, …
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+}
+
+/// One quota of the account.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct RateLimit {
+    /// `requests` or `tokens`.
+    pub name: String,
+    /// The whole.
+    pub limit: f64,
+    /// What is left of it.
+    pub remaining: f64,
 }
 
 /// Reason of an answer that did not complete.
@@ -129,6 +175,16 @@ pub struct Usage {
     pub input_tokens: Option<Number>,
     /// The answer.
     pub output_tokens: Option<Number>,
+    /// More about the input.
+    pub input_token_details: Option<InputTokenDetails>,
+}
+
+/// More about the input of an answer.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct InputTokenDetails {
+    /// The cheaper part of `input_tokens`.
+    pub cached_tokens: Option<Number>,
 }
 
 /// The inside of an `error` event or of a failed response.
@@ -174,6 +230,8 @@ struct Envelope<'a> {
     item: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    rate_limits: Option<&'a RawValue>,
 }
 
 impl<'a> Envelope<'a> {
@@ -220,7 +278,7 @@ impl<'a> ServerEvent<'a> {
                 transcript: it.transcript.unwrap_or_else(empty),
             },
             "input_audio_buffer.speech_started" => Self::SpeechStarted,
-            "input_audio_buffer.speech_stopped" => Self::SpeechStopped,
+            "input_audio_buffer.speech_stopped" => Self::SpeechStopped { item_id: it.item_id },
             "input_audio_buffer.committed" => Self::Committed { item_id: it.item_id.ok_or_else(|| lacks("item_id"))? },
             "conversation.item.input_audio_transcription.completed" => Self::CallerTranscript {
                 item_id: it.item_id.ok_or_else(|| lacks("item_id"))?,
@@ -247,6 +305,10 @@ impl<'a> ServerEvent<'a> {
                 response_id: it.response_id.ok_or_else(|| lacks("response_id"))?,
                 item: serde_json::from_str(it.item.ok_or_else(|| lacks("item"))?.get()).map_err(bad)?,
             },
+            "rate_limits.updated" => Self::RateLimits(match it.rate_limits {
+                Some(limits) => serde_json::from_str(limits.get()).map_err(bad)?,
+                None => Vec::new(),
+            }),
             "error" => Self::Error(match it.error {
                 Some(error) => serde_json::from_str(error.get()).map_err(bad)?,
                 None => ErrorBody::default(),
@@ -322,7 +384,7 @@ pub enum ClientEvent<'a> {
     #[serde(rename = "session.update")]
     SessionUpdate {
         /// The wanted configuration.
-        session: SessionConfig<'a>,
+        session: Box<SessionConfig<'a>>,
     },
     /// Adds an item at the end of the conversation.
     #[serde(rename = "conversation.item.create")]
@@ -369,66 +431,135 @@ impl ClientEvent<'_> {
     }
 }
 
-/// Session configuration as sent; every number is given, because partly filled objects get surprising defaults.
-#[derive(Clone, Debug, Serialize)]
+/// Session configuration as sent; every number is given, because partly filled objects get surprising defaults. Keys that
+/// are left out keep what is in force.
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(tag = "type", rename = "realtime")]
 pub struct SessionConfig<'a> {
     /// `["audio"]`: a transcript always comes along.
-    pub output_modalities: [&'a str; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_modalities: Option<[&'a str; 1]>,
     /// The prompt.
-    pub instructions: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<&'a str>,
     /// Both directions.
     pub audio: AudioConfig<'a>,
     /// Functions the model may call.
-    pub tools: &'a [Tool],
-    /// `auto`.
-    pub tool_choice: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<&'a [Tool]>,
+    /// `auto`, `none`, `required`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<&'a str>,
+    /// Only reasoning models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel_tool_calls: Option<bool>,
+    /// Only reasoning models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<Reasoning<'a>>,
+    /// 1 to 4096 for one answer; left out: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_output_tokens: Option<u32>,
+    /// What becomes of the oldest items when the context is full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncation: Option<Truncation>,
+    /// `auto` switches the service's own traces on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<&'a str>,
+}
+
+/// How much a model thinks before it speaks.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Reasoning<'a> {
+    /// `minimal`, `low`, `medium`, `high`, `xhigh`.
+    pub effort: &'a str,
+}
+
+/// What becomes of the oldest items when the context is full.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(tag = "type", rename = "retention_ratio")]
+pub struct Truncation {
+    /// 0 to 1: this share of the context is kept, so that the prompt cache survives longer.
+    pub retention_ratio: f64,
 }
 
 /// Both directions of audio.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct AudioConfig<'a> {
     /// What we send.
-    pub input: InputConfig<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputConfig<'a>>,
     /// What we want back.
-    pub output: OutputConfig<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputConfig<'a>>,
 }
 
 /// The caller's direction.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct InputConfig<'a> {
     /// μ-law for passthrough.
-    pub format: AudioFormat,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<AudioFormat>,
     /// Transcription of the caller; `null` switches it off.
-    pub transcription: Option<Transcription<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transcription: Option<Option<Transcription<'a>>>,
+    /// The service's own noise reduction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise_reduction: Option<NoiseReduction<'a>>,
     /// Who decides when a turn is over.
-    pub turn_detection: ServerVad,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn_detection: Option<TurnDetection<'a>>,
+}
+
+/// The service's own noise reduction.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct NoiseReduction<'a> {
+    /// `near_field` (a telephone at the ear) or `far_field` (hands-free).
+    #[serde(rename = "type")]
+    pub kind: &'a str,
 }
 
 /// A separate model that writes down what the caller says.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Transcription<'a> {
     /// For example `gpt-transcribe`.
     pub model: &'a str,
     /// ISO 639-1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language: Option<&'a str>,
+    /// What the call is about; not for every model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<&'a str>,
+    /// Words to expect; only some models.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub keywords: &'a [String],
 }
 
-/// The service's energy detector with every number given.
+/// Who decides when the caller's turn is over.
 #[derive(Clone, Copy, Debug, Serialize)]
-#[serde(tag = "type", rename = "server_vad")]
-pub struct ServerVad {
-    /// 0.0 to 1.0.
-    pub threshold: f64,
-    /// Audio before the detected start that belongs to the turn.
-    pub prefix_padding_ms: u32,
-    /// Silence that ends a turn.
-    pub silence_duration_ms: u32,
-    /// Answer by itself at the end of a turn.
-    pub create_response: bool,
-    /// Cancel its own answer when the caller speaks.
-    pub interrupt_response: bool,
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TurnDetection<'a> {
+    /// Energy, with every number given.
+    ServerVad {
+        /// 0.0 to 1.0.
+        threshold: f64,
+        /// Audio before the detected start that belongs to the turn.
+        prefix_padding_ms: u32,
+        /// Silence that ends a turn.
+        silence_duration_ms: u32,
+        /// Answer by itself at the end of a turn.
+        create_response: bool,
+        /// Cancel its own answer when the caller speaks.
+        interrupt_response: bool,
+    },
+    /// A model that listens for the end of a thought.
+    SemanticVad {
+        /// `low` waits up to 8 s, `medium` 4 s, `high` 2 s.
+        eagerness: &'a str,
+        /// See above.
+        create_response: bool,
+        /// See above.
+        interrupt_response: bool,
+    },
 }
 
 /// The assistant's direction.
@@ -437,7 +568,30 @@ pub struct OutputConfig<'a> {
     /// μ-law for passthrough.
     pub format: AudioFormat,
     /// `marin`, `cedar`, …; locked once audio was produced.
-    pub voice: &'a str,
+    pub voice: Voice<'a>,
+    /// 0.25 to 1.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<f64>,
+}
+
+/// A voice by name, or one of our own by id.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Voice<'a> {
+    /// `marin`, …
+    Name(&'a str),
+    /// `voice_…`
+    Custom {
+        /// The service's id.
+        id: &'a str,
+    },
+}
+
+impl<'a> Voice<'a> {
+    /// What a setting means.
+    pub fn new(setting: &'a str) -> Self {
+        if setting.starts_with("voice_") { Self::Custom { id: setting } } else { Self::Name(setting) }
+    }
 }
 
 /// A function the model may call.
@@ -461,6 +615,9 @@ pub struct ResponseConfig<'a> {
     /// `none` keeps the model from calling functions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<&'a str>,
+    /// `["audio"]`: after a history of texts the model would otherwise answer in text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_modalities: Option<[&'a str; 1]>,
 }
 
 /// An item we add.
@@ -546,12 +703,7 @@ mod tests {
             })
             .collect();
         assert!(acted.len() > 60, "{}", acted.len());
-        let ignored = [
-            "conversation.item.added",
-            "rate_limits.updated",
-            "response.content_part.added",
-            "response.function_call_arguments.done",
-        ];
+        let ignored = ["conversation.item.added", "response.content_part.added", "response.function_call_arguments.done"];
         assert!(ignored.iter().all(|it| others.contains(it)), "{others:?}");
         let forbidden =
             ["response.output_audio.delta", "input_audio_buffer.speech_started", "response.done", "error", "session.updated"];
@@ -599,6 +751,25 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_in_text_only_is_told_from_others() {
+        let done = |output: Value| {
+            let event = json!({"type": "response.done", "response": {"id": "r", "status": "completed", "output": output}});
+            match ServerEvent::parse(&event.to_string()).unwrap() {
+                ServerEvent::ResponseDone(response) => response.is_text_only(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let message = |kind: &str| json!({"type": "message", "content": [{"type": kind, "text": "x", "transcript": "x"}]});
+        let call = json!({"type": "function_call", "name": "n"});
+        assert!(done(json!([message("output_text")])));
+        for fine in
+            [json!([]), json!([message("output_audio")]), json!([message("audio")]), json!([message("output_text"), call])]
+        {
+            assert!(!done(fine.clone()), "{fine}");
+        }
+    }
+
+    #[test]
     fn what_we_send_uses_only_keys_of_validated_events() {
         let mut known = Vec::new();
         CLIENT.lines().for_each(|line| {
@@ -611,28 +782,49 @@ mod tests {
             parameters: RawValue::from_string(r#"{"type":"object"}"#.into()).unwrap(),
         };
         let text = |role, text| NewItem::Message { role, content: [NewContent::InputText { text }] };
+        let server_vad = TurnDetection::ServerVad {
+            threshold: 0.5,
+            prefix_padding_ms: 300,
+            silence_duration_ms: 500,
+            create_response: true,
+            interrupt_response: true,
+        };
+        let semantic_vad = TurnDetection::SemanticVad { eagerness: "auto", create_response: true, interrupt_response: true };
         let events = [
             ClientEvent::SessionUpdate {
-                session: SessionConfig {
-                    output_modalities: ["audio"],
-                    instructions: "Be \"brief\".",
+                session: Box::new(SessionConfig {
+                    output_modalities: Some(["audio"]),
+                    instructions: Some("Be \"brief\"."),
                     audio: AudioConfig {
-                        input: InputConfig {
-                            format: AudioFormat::Pcmu,
-                            transcription: Some(Transcription { model: "gpt-transcribe", language: Some("en") }),
-                            turn_detection: ServerVad {
-                                threshold: 0.5,
-                                prefix_padding_ms: 300,
-                                silence_duration_ms: 500,
-                                create_response: true,
-                                interrupt_response: true,
-                            },
-                        },
-                        output: OutputConfig { format: AudioFormat::Pcmu, voice: "marin" },
+                        input: Some(InputConfig {
+                            format: Some(AudioFormat::Pcmu),
+                            transcription: Some(Some(Transcription {
+                                model: "gpt-transcribe",
+                                language: Some("en"),
+                                ..Transcription::default()
+                            })),
+                            noise_reduction: Some(NoiseReduction { kind: "near_field" }),
+                            turn_detection: Some(server_vad),
+                        }),
+                        output: Some(OutputConfig { format: AudioFormat::Pcmu, voice: Voice::new("marin"), speed: Some(1.0) }),
                     },
-                    tools: std::slice::from_ref(&tool),
-                    tool_choice: "auto",
-                },
+                    tools: Some(std::slice::from_ref(&tool)),
+                    tool_choice: Some("auto"),
+                    parallel_tool_calls: Some(false),
+                    reasoning: Some(Reasoning { effort: "low" }),
+                    max_output_tokens: Some(1024),
+                    truncation: None,
+                    tracing: None,
+                }),
+            },
+            ClientEvent::SessionUpdate {
+                session: Box::new(SessionConfig {
+                    audio: AudioConfig {
+                        input: Some(InputConfig { turn_detection: Some(semantic_vad), ..InputConfig::default() }),
+                        output: None,
+                    },
+                    ..SessionConfig::default()
+                }),
             },
             ClientEvent::ItemCreate { item: text("user", "hello") },
             ClientEvent::ItemCreate {
@@ -643,7 +835,13 @@ mod tests {
             ClientEvent::ItemTruncate { item_id: "item_1", content_index: 0, audio_end_ms: 640 },
             ClientEvent::ItemDelete { item_id: "item_1" },
             ClientEvent::ResponseCreate { response: None },
-            ClientEvent::ResponseCreate { response: Some(ResponseConfig { instructions: Some("x"), tool_choice: Some("none") }) },
+            ClientEvent::ResponseCreate {
+                response: Some(ResponseConfig {
+                    instructions: Some("x"),
+                    tool_choice: Some("none"),
+                    output_modalities: Some(["audio"]),
+                }),
+            },
             ClientEvent::ResponseCancel { response_id: "resp_1" },
         ];
         let mut out = String::new();

@@ -21,6 +21,17 @@ impl Frame {
         let codes: Vec<u8> = samples.iter().map(|it| ulaw::encode(*it)).collect();
         Self::from_ulaw(&codes)
     }
+
+    /// The same audio with every sample multiplied; more than full scale is limited to it.
+    #[must_use]
+    pub fn scaled(&self, gain: f32) -> Self {
+        let mut codes = [0; crate::FRAME_BYTES];
+        for (code, it) in codes.iter_mut().zip(self.ulaw()) {
+            // `as` saturates.
+            *code = ulaw::encode((f32::from(ulaw::decode(*it)) * gain).round_ties_even() as i16);
+        }
+        Self::from_ulaw(&codes[..self.ulaw().len()])
+    }
 }
 
 #[cfg(test)]
@@ -42,5 +53,14 @@ mod tests {
         let faded = Frame::from_ulaw(&[0x80; 100]).faded_out();
         assert_eq!((faded.ulaw().len(), faded.ulaw()[99]), (100, SILENCE));
         assert_eq!(Frame::from_ulaw(&[]).faded_out().ulaw(), []);
+    }
+
+    #[test]
+    fn a_scaled_frame_is_quieter_or_louder_and_never_wraps() {
+        let frame = Frame::from_ulaw(&[ulaw::encode(8000), ulaw::encode(-30_000)]);
+        let samples = |gain: f32| frame.scaled(gain).ulaw().iter().map(|it| ulaw::decode(*it)).collect::<Vec<_>>();
+        assert!((-7700..=-7300).contains(&samples(0.25)[1]) && (1900..=2100).contains(&samples(0.25)[0]));
+        assert_eq!(samples(4.0), [ulaw::decode(ulaw::encode(32_000)), ulaw::decode(ulaw::encode(-32_767))]);
+        assert_eq!(Frame::from_ulaw(&[]).scaled(0.5).ulaw(), []);
     }
 }

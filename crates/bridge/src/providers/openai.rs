@@ -8,21 +8,27 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use call::{Action, EndReason, Input, ItemId, Prompt, ResponseId};
-use http::{HeaderMap, HeaderValue, header};
+use call::{Action, EndReason, Input, ItemId, Manner, Prompt, ResponseId};
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use media::{Format, Rate};
 use secrecy::ExposeSecret as _;
 use serde_json::value::RawValue;
 use tokio_tungstenite::WebSocketStream;
+use url::Url;
 use wire::openai::{
-    AudioConfig, AudioFormat, ClientEvent, ErrorBody, InputConfig, NewContent, NewItem, OutputConfig, ResponseConfig,
-    ServerEvent, ServerVad, SessionConfig, Tool, Transcription,
+    AudioConfig, AudioFormat, ClientEvent, ErrorBody, InputConfig, NewContent, NewItem, NoiseReduction, OutputConfig, Reasoning,
+    ResponseConfig, ServerEvent, SessionConfig, Tool, Transcription, Truncation, TurnDetection, Voice,
 };
 
+use super::end_call;
 use crate::Metrics;
-use crate::assistant::{Downlink, Fault, Mapper, Uplink, UplinkControl};
+use crate::assistant::{Beginning, Fault, Mapper, Provider, words};
+use crate::downlink::Downlink;
+use crate::metrics::QuotaLabels;
 use crate::net::{self, BoxIo, Connect, DialError};
-use crate::plan::{HistoryItem, OpenAiPlan, ToolDefinition};
+use crate::plan::{HistoryItem, OpenAiPlan, ToolDefinition, Turns};
+use crate::uplink::{Uplink, UplinkControl};
 use crate::writer::Stalled;
 
 /// Items and responses whose ids are remembered: a turn has two or three.
@@ -36,6 +42,13 @@ const BENIGN: [&str; 5] = [
     "unsupported_content_type",
     "input_audio_buffer_commit_empty",
 ];
+/// Sessions end after 60 minutes without warning; ours are replaced at a pause after this long.
+const SESSION_LIFE: Duration = Duration::from_secs(55 * 60);
+/// Silence that ends a turn while the caller spells or reads out a number: people stop between groups.
+const PATIENT_SILENCE_MS: u32 = 1500;
+/// Errors in a row, with nothing said between them, after which a session counts as poisoned.
+const ERRORS_MAX: u32 = 2;
+
 /// Errors that no retry heals.
 const FATAL: [&str; 7] = [
     "insufficient_quota",
@@ -67,6 +80,10 @@ pub(crate) struct OpenAi {
     tools_running: BTreeSet<String>,
     /// Answers that failed in a row.
     failures: u32,
+    /// Errors since the last answer began.
+    errors: u32,
+    /// The caller is given time to spell.
+    patient: bool,
     printed: String,
 }
 
@@ -77,8 +94,8 @@ struct Numbered<T> {
 }
 
 impl<T: Default> Numbered<T> {
-    fn new() -> Self {
-        Self { next: 1, known: VecDeque::with_capacity(REMEMBERED) }
+    fn new(first: u64) -> Self {
+        Self { next: first, known: VecDeque::with_capacity(REMEMBERED) }
     }
 
     fn number(&mut self, id: &str) -> u64 {
@@ -103,45 +120,93 @@ impl<T: Default> Numbered<T> {
     }
 }
 
-pub(crate) async fn dial(plan: &OpenAiPlan, net: &dyn Connect) -> Result<WebSocketStream<BoxIo>, DialError> {
-    let mut url = plan.url.clone();
-    url.query_pairs_mut().append_pair("model", &plan.model);
-    let mut headers = HeaderMap::new();
-    let mut key = HeaderValue::try_from(format!("Bearer {}", plan.api_key.expose_secret())).map_err(|_| DialError::Address {
-        host: plan.url.host_str().unwrap_or_default().to_owned(),
-        problem: "OPENAI_API_KEY holds characters that no header can carry".into(),
-    })?;
-    key.set_sensitive(true);
-    headers.insert(header::AUTHORIZATION, key);
-    net::websocket(net, &url, headers).await
+impl OpenAiPlan {
+    pub(crate) fn manner(&self) -> Manner {
+        Manner { decides: self.decides, utterance_gap: None, session_life: Some(SESSION_LIFE) }
+    }
+
+    /// Whether this is Azure's form of the service, which has its own header for keys.
+    fn is_azure(&self) -> bool {
+        self.url.host_str().is_some_and(|it| it.ends_with(".azure.com") || it.ends_with(".azure.us") || it.ends_with(".azure.cn"))
+    }
+
+    /// The address of a session. One that names a deployment or a model already is used as it is.
+    fn address(&self) -> Url {
+        let mut url = self.url.clone();
+        if !url.query_pairs().any(|(name, _)| matches!(&*name, "model" | "deployment")) {
+            url.query_pairs_mut().append_pair("model", &self.model);
+        }
+        url
+    }
+
+    fn key_header(&self) -> Result<(HeaderName, HeaderValue), DialError> {
+        let (name, value) = match self.is_azure() {
+            true => (HeaderName::from_static("api-key"), self.api_key.expose_secret().to_owned()),
+            false => (header::AUTHORIZATION, format!("Bearer {}", self.api_key.expose_secret())),
+        };
+        let mut value = HeaderValue::try_from(value).map_err(|_| DialError::Address {
+            host: self.url.host_str().unwrap_or_default().to_owned(),
+            problem: "OPENAI_API_KEY holds characters that no header can carry".into(),
+        })?;
+        value.set_sensitive(true);
+        Ok((name, value))
+    }
+}
+
+impl Provider for OpenAiPlan {
+    fn peer(&self) -> &'static str {
+        "openai"
+    }
+
+    fn account(&self) -> String {
+        super::account(&self.url, Some(&self.api_key))
+    }
+
+    fn dial(self: Arc<Self>, net: Arc<dyn Connect>) -> BoxFuture<'static, Result<WebSocketStream<BoxIo>, DialError>> {
+        Box::pin(async move {
+            let headers = HeaderMap::from_iter([self.key_header()?]);
+            net::websocket(net.as_ref(), &self.address(), headers).await
+        })
+    }
+
+    fn print_audio(&self) -> fn(&mut String, &[u8]) {
+        wire::openai::print_append
+    }
+
+    fn mapper(self: Arc<Self>, beginning: Beginning) -> Box<dyn Mapper> {
+        Box::new(OpenAi::new(self, beginning))
+    }
+}
+
+/// The tools of a session, `end_call` among them. Whose schema is not JSON is left out.
+pub(super) fn tools(definitions: Vec<ToolDefinition>) -> Vec<Tool> {
+    let tool = |it: ToolDefinition| {
+        let parameters = RawValue::from_string(it.parameters).ok()?;
+        Some(Tool { name: it.name, description: it.description, parameters })
+    };
+    definitions.into_iter().chain([end_call()]).filter_map(tool).collect()
 }
 
 impl OpenAi {
-    pub(crate) fn new(plan: Arc<OpenAiPlan>, history: Vec<HistoryItem>, tools: Vec<ToolDefinition>, metrics: Metrics) -> Self {
-        let end_call = ToolDefinition {
-            name: "end_call".into(),
-            description: "Ends the call. Call it when the caller has said goodbye or has nothing further to ask.".into(),
-            parameters: r#"{"type":"object","properties":{}}"#.into(),
-        };
-        let tool = |it: ToolDefinition| {
-            let parameters = RawValue::from_string(it.parameters).ok()?;
-            Some(Tool { name: it.name, description: it.description, parameters })
-        };
+    fn new(plan: Arc<OpenAiPlan>, beginning: Beginning) -> Self {
+        let Beginning { history, tools: definitions, metrics, first_number } = beginning;
         Self {
             plan,
             history,
-            tools: tools.into_iter().chain([end_call]).filter_map(tool).collect(),
+            tools: tools(definitions),
             downlink: Downlink::new(metrics.clone(), "openai"),
             metrics,
             ready: false,
-            responses: Numbered::new(),
-            items: Numbered::new(),
+            responses: Numbered::new(first_number),
+            items: Numbered::new(first_number),
             speaking: None,
             active: None,
             asked: false,
             wanted: None,
             tools_running: BTreeSet::new(),
             failures: 0,
+            errors: 0,
+            patient: false,
             printed: String::new(),
         }
     }
@@ -169,55 +234,80 @@ impl OpenAi {
         let Some(prompt) = self.wanted.take() else { return Ok(()) };
         self.asked = true;
         let plan = self.plan.clone();
-        let response = match prompt {
-            Prompt::Answer => None,
-            Prompt::Greeting => Some(plan.greeting.as_str()),
-            Prompt::Continuation => Some(
-                "The line dropped for a moment and the caller was told so. Go on where the conversation stopped: do not greet again, \
-                 do not repeat what was said, ask or answer what is open.",
-            ),
-            Prompt::AreYouThere => Some(
-                "The caller has been silent for a while. Ask in one short sentence, in the caller's language, whether they are still there.",
-            ),
-            Prompt::EndingSoon => Some(
-                "Tell the caller in one short sentence, in the caller's language, that this call must end in about half a minute.",
-            ),
-            Prompt::Farewell => Some("Say goodbye to the caller in one short sentence."),
-        };
         // Instructions of a response replace those of the session: say both, or the assistant forgets who it is.
-        let instructions = response.map(|it| format!("{}\n\n{it}", plan.instructions));
-        let response = instructions.as_deref().map(|it| ResponseConfig { instructions: Some(it), tool_choice: Some("none") });
-        self.send(&ClientEvent::ResponseCreate { response }, outbox)
+        let instructions = words(&prompt, &plan.greeting).map(|it| format!("{}\n\n{it}", plan.instructions));
+        let response = ResponseConfig {
+            instructions: instructions.as_deref(),
+            tool_choice: instructions.is_some().then_some("none"),
+            output_modalities: Some(["audio"]),
+        };
+        self.send(&ClientEvent::ResponseCreate { response: Some(response) }, outbox)
+    }
+
+    fn turn_detection(plan: &OpenAiPlan, patient: bool) -> TurnDetection<'_> {
+        let (create_response, interrupt_response) = (plan.decides, plan.decides);
+        match &plan.turns {
+            Turns::Server { threshold, prefix, silence } => {
+                let silence = silence.as_millis() as u32;
+                TurnDetection::ServerVad {
+                    threshold: *threshold,
+                    prefix_padding_ms: prefix.as_millis() as u32,
+                    silence_duration_ms: if patient { silence.max(PATIENT_SILENCE_MS) } else { silence },
+                    create_response,
+                    interrupt_response,
+                }
+            }
+            Turns::Semantic { eagerness } => TurnDetection::SemanticVad {
+                eagerness: if patient { "low" } else { eagerness },
+                create_response,
+                interrupt_response,
+            },
+        }
     }
 
     fn configure(&mut self, outbox: &Uplink) -> Result<(), Stalled> {
         let (plan, tools) = (self.plan.clone(), std::mem::take(&mut self.tools));
+        let transcription = plan.transcription.as_ref().map(|it| Transcription {
+            model: &it.model,
+            language: Some(&plan.language),
+            prompt: it.prompt.as_deref(),
+            keywords: &it.keywords,
+        });
         let event = ClientEvent::SessionUpdate {
-            session: SessionConfig {
-                output_modalities: ["audio"],
-                instructions: &plan.instructions,
+            session: Box::new(SessionConfig {
+                output_modalities: Some(["audio"]),
+                instructions: Some(&plan.instructions),
                 audio: AudioConfig {
-                    input: InputConfig {
-                        format: AudioFormat::Pcmu,
-                        transcription: plan
-                            .transcription_model
-                            .as_deref()
-                            .map(|model| Transcription { model, language: Some(&plan.language) }),
-                        turn_detection: ServerVad {
-                            threshold: plan.vad_threshold,
-                            prefix_padding_ms: plan.vad_prefix.as_millis() as u32,
-                            silence_duration_ms: plan.vad_silence.as_millis() as u32,
-                            create_response: true,
-                            interrupt_response: true,
-                        },
-                    },
-                    output: OutputConfig { format: AudioFormat::Pcmu, voice: &plan.voice },
+                    input: Some(InputConfig {
+                        format: Some(AudioFormat::Pcmu),
+                        transcription: Some(transcription),
+                        noise_reduction: plan.noise_reduction.as_deref().map(|kind| NoiseReduction { kind }),
+                        turn_detection: Some(Self::turn_detection(&plan, false)),
+                    }),
+                    output: Some(OutputConfig { format: AudioFormat::Pcmu, voice: Voice::new(&plan.voice), speed: plan.speed }),
                 },
-                tools: &tools,
-                tool_choice: "auto",
-            },
+                tools: Some(&tools),
+                tool_choice: Some(&plan.tool_choice),
+                parallel_tool_calls: plan.parallel_tool_calls,
+                reasoning: plan.reasoning_effort.as_deref().map(|effort| Reasoning { effort }),
+                max_output_tokens: plan.max_output_tokens,
+                truncation: plan.retention_ratio.map(|retention_ratio| Truncation { retention_ratio }),
+                tracing: plan.tracing.then_some("auto"),
+            }),
         };
         self.send(&event, outbox)
+    }
+
+    /// Waits longer for the end of a turn, or as usual again.
+    fn listen_patiently(&mut self, patient: bool, outbox: &Uplink) -> Result<(), Stalled> {
+        if self.patient == patient || !self.ready {
+            return Ok(());
+        }
+        self.patient = patient;
+        let plan = self.plan.clone();
+        let input = InputConfig { turn_detection: Some(Self::turn_detection(&plan, patient)), ..InputConfig::default() };
+        let session = SessionConfig { audio: AudioConfig { input: Some(input), output: None }, ..SessionConfig::default() };
+        self.send(&ClientEvent::SessionUpdate { session: Box::new(session) }, outbox)
     }
 
     /// The configuration is in force: take its formats, replay what was said before.
@@ -231,7 +321,10 @@ impl OpenAi {
             match item {
                 HistoryItem::Caller(text) => self.say("user", &text, outbox)?,
                 HistoryItem::Assistant(text) => self.say("assistant", &text, outbox)?,
-                HistoryItem::Tool { id, name, arguments, output } => {
+                HistoryItem::Note(text) => self.say("system", &text, outbox)?,
+                // One that still runs is told when it has answered.
+                HistoryItem::Tool { output: None, .. } => (),
+                HistoryItem::Tool { id, name, arguments, output: Some(output) } => {
                     let call = NewItem::FunctionCall { call_id: &id, name: &name, arguments: &arguments };
                     self.send(&ClientEvent::ItemCreate { item: call }, outbox)?;
                     let output = NewItem::FunctionCallOutput { call_id: &id, output: &output };
@@ -265,6 +358,10 @@ impl OpenAi {
         }
         tracing::warn!(code = name, param = error.param.as_deref(), "OpenAI reported an error");
         self.metrics.faults.get_or_create(&crate::metrics::PeerLabels { peer: "openai" }).inc();
+        self.errors += 1;
+        if self.errors >= ERRORS_MAX {
+            return Err(Fault::Lost("the session answers everything with errors".into()));
+        }
         self.asked = false;
         self.ask_if_free(outbox)?;
         Ok(())
@@ -285,13 +382,18 @@ impl OpenAi {
         }
         if let Some(usage) = &response.usage {
             let count = |it: Option<wire::Number>| it.unwrap_or_default().0;
-            call(Input::Usage { input_tokens: count(usage.input_tokens), output_tokens: count(usage.output_tokens) });
+            call(Input::Usage {
+                input_tokens: count(usage.input_tokens),
+                cached_tokens: count(usage.input_token_details.as_ref().and_then(|it| it.cached_tokens)),
+                output_tokens: count(usage.output_tokens),
+            });
         }
-        if response.status.as_deref() == Some("failed") {
+        if response.status.as_deref() == Some("failed") || response.is_text_only() {
             // Nothing (more) will be said: the caller hears silence unless something is done.
             self.failures += 1;
             let error = response.status_details.clone().and_then(|it| it.error).unwrap_or_default();
-            tracing::warn!(code = error.name(), failures = self.failures, "an answer failed");
+            let code = if response.is_text_only() { "text_only" } else { error.name() };
+            tracing::warn!(code, failures = self.failures, "an answer failed");
             if FATAL.contains(&error.name()) {
                 return Err(Fault::Refused(error.name().to_owned()));
             }
@@ -361,12 +463,30 @@ impl Mapper for OpenAi {
                 call(Input::AssistantText { item, text: &transcript });
             }
             ServerEvent::SpeechStarted => call(Input::CallerSpeechStarted),
-            ServerEvent::SpeechStopped => call(Input::CallerSpeechStopped),
-            ServerEvent::CallerTranscript { transcript, .. } => call(Input::CallerText(&transcript)),
+            ServerEvent::SpeechStopped { item_id } => {
+                let item = item_id.map(|it| ItemId(self.items.number(&it)));
+                call(Input::CallerSpeechStopped { item });
+            }
+            ServerEvent::CallerTranscript { item_id, transcript } => {
+                let item = Some(ItemId(self.items.number(&item_id)));
+                call(Input::CallerText { item, text: &transcript });
+            }
+            // There was sound, and no words in it.
+            ServerEvent::CallerTranscriptFailed { item_id } => {
+                let item = Some(ItemId(self.items.number(&item_id)));
+                call(Input::CallerText { item, text: "" });
+            }
+            ServerEvent::RateLimits(limits) => {
+                for it in limits.iter().filter(|it| it.limit > 0.0) {
+                    let name = if it.name == "requests" { "requests" } else { "tokens" };
+                    self.metrics.quota_left.get_or_create(&QuotaLabels { name }).set(it.remaining / it.limit);
+                }
+            }
             ServerEvent::ResponseCreated { response_id } => {
                 let response = ResponseId(self.responses.number(&response_id));
                 self.active = Some(response);
                 self.asked = false;
+                self.errors = 0;
                 call(Input::ResponseStarted(response));
             }
             ServerEvent::OutputItemDone { item, .. } if item.kind.as_deref() == Some("function_call") => {
@@ -380,7 +500,7 @@ impl Mapper for OpenAi {
             ServerEvent::ResponseDone(response) => self.response_done(&response, call, outbox)?,
             ServerEvent::SessionUpdated(session) if !self.ready => {
                 self.begin(&session, outbox)?;
-                call(Input::AssistantReady);
+                call(Input::AssistantReady { opened: false });
             }
             ServerEvent::Error(error) => self.error(&error, outbox)?,
             ServerEvent::Other(kind) => {
@@ -390,7 +510,6 @@ impl Mapper for OpenAi {
             | ServerEvent::SessionCreated(_)
             | ServerEvent::SessionUpdated(_)
             | ServerEvent::Committed { .. }
-            | ServerEvent::CallerTranscriptFailed { .. }
             | ServerEvent::Truncated { .. } => (),
         }
         Ok(())
@@ -413,7 +532,9 @@ impl Mapper for OpenAi {
                 Some(response_id) => self.send(&ClientEvent::ResponseCancel { response_id: &response_id }, outbox),
                 None => Ok(()),
             },
-            Action::RequestResponse(prompt) => self.ask(*prompt, outbox),
+            Action::RequestResponse(prompt) => self.ask(prompt.clone(), outbox),
+            Action::InformAssistant(text) => self.say("system", text, outbox),
+            Action::ListenPatiently(patient) => self.listen_patiently(*patient, outbox),
             Action::TellAssistant(text) => {
                 self.say("user", text, outbox)?;
                 self.ask(Prompt::Answer, outbox)
@@ -421,21 +542,17 @@ impl Mapper for OpenAi {
             Action::AnswerTool { id, output, failed: _, respond } => {
                 self.tools_running.remove(id);
                 self.send(&ClientEvent::ItemCreate { item: NewItem::FunctionCallOutput { call_id: id, output } }, outbox)?;
-                if let Some(prompt) = respond { self.ask(*prompt, outbox) } else { Ok(()) }
+                respond.clone().map_or(Ok(()), |it| self.ask(it, outbox))
             }
             _ => Ok(()),
         }
     }
 
-    fn closed(&self, code: Option<u16>) -> EndReason {
+    fn closed(&self, code: Option<u16>, _: &str) -> EndReason {
         // 4000: policy, such as a beta shape. Before the session was configured a close is a refusal.
         match code {
             Some(4000..=4999) => EndReason::AssistantRefused,
             _ => EndReason::AssistantLost,
         }
-    }
-
-    fn peer(&self) -> &'static str {
-        "openai"
     }
 }

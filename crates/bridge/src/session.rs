@@ -1,0 +1,236 @@
+//! One open session with a provider: its socket, its queue, its mapper.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use call::{Action, EndReason, Input};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::SplitStream;
+use media::Frame;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::accept::Bridge;
+use crate::assistant::{Beginning, Fault, Mapper};
+use crate::limits;
+use crate::metrics::{FailureLabels, PeerLabels};
+use crate::net::{BoxIo, DialError};
+use crate::plan::{AssistantPlan, CallPlan, HistoryItem};
+use crate::uplink::{Uplink, UplinkPrinter};
+use crate::writer::{Stalled, writer};
+
+pub(crate) struct Session {
+    pub(crate) peer: &'static str,
+    account: String,
+    read: SplitStream<WebSocketStream<BoxIo>>,
+    outbox: Uplink,
+    writer: AbortOnDropHandle<()>,
+    mapper: Box<dyn Mapper>,
+    /// Broken messages so far.
+    faults: u32,
+    ready: bool,
+    /// When anything last came.
+    heard: Instant,
+    /// A ping is on its way since.
+    pinged: Option<Instant>,
+    bridge: Arc<Bridge>,
+}
+
+/// What becomes of a session.
+pub(crate) type Opening = BoxFuture<'static, Result<Box<Session>, DialError>>;
+
+/// Opens a session with one assistant of the plan; `number` counts the sessions of the call.
+pub(crate) fn open(bridge: Arc<Bridge>, plan: &CallPlan, candidate: usize, number: u64, history: Vec<HistoryItem>) -> Opening {
+    let assistant: AssistantPlan = plan.assistants[candidate].clone();
+    let chain = plan.sound.uplink();
+    let tools = bridge.tools.definitions(&plan.tenant);
+    Box::pin(async move {
+        let provider = assistant.provider();
+        let (peer, account) = (provider.peer(), provider.account());
+        let host = account.split(' ').next().unwrap_or_default().to_owned();
+        if !bridge.breakers.admits(&account, Instant::now()) {
+            return Err(DialError::Resting { host });
+        }
+        let dialled = timeout(limits::DIAL_TIMEOUT, provider.clone().dial(bridge.net.clone())).await;
+        let socket = match dialled {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(error)) => {
+                bridge.breakers.failed(&account, error.is_refusal(), Instant::now());
+                bridge.metrics.session_failures.get_or_create(&FailureLabels { peer, reason: "dial" }).inc();
+                return Err(error);
+            }
+            Err(_) => {
+                bridge.breakers.failed(&account, false, Instant::now());
+                bridge.metrics.session_failures.get_or_create(&FailureLabels { peer, reason: "dial_timeout" }).inc();
+                return Err(DialError::Unreachable { host, problem: "it did not answer in time".into() });
+            }
+        };
+        let (sink, read) = socket.split();
+        let (outbox, task) = writer(UplinkPrinter::new(provider.print_audio(), chain), sink, limits::ASSISTANT_RING);
+        let history = history.into_iter().rev().take(limits::HISTORY_MAX).rev().collect();
+        // Numbers of two sessions never meet: a provider's own are far below this.
+        let beginning = Beginning { history, tools, metrics: bridge.metrics.clone(), first_number: number << 40 };
+        let session = Session {
+            peer,
+            account,
+            read,
+            outbox,
+            writer: AbortOnDropHandle::new(tokio::spawn(task)),
+            mapper: provider.mapper(beginning),
+            faults: 0,
+            ready: false,
+            heard: Instant::now(),
+            pinged: None,
+            bridge,
+        };
+        Ok(Box::new(session))
+    })
+}
+
+/// A session is over, and why.
+#[derive(Debug)]
+pub(crate) struct Over(pub(crate) EndReason);
+
+impl Session {
+    /// Says the first words.
+    pub(crate) fn begin(&mut self) -> Result<(), Over> {
+        let opened = self.mapper.opened(&self.outbox);
+        opened.or_else(|fault| self.fault(fault))
+    }
+
+    /// Waits for what comes next. Safe to drop at any time: nothing is lost between two polls.
+    pub(crate) async fn next(&mut self) -> Option<Result<Message, Error>> {
+        self.read.next().await
+    }
+
+    /// Takes in what came; inputs go to `call` in order.
+    pub(crate) fn receive(
+        &mut self,
+        message: Option<Result<Message, Error>>,
+        call: &mut dyn FnMut(Input<'_>),
+    ) -> Result<(), Over> {
+        self.heard = Instant::now();
+        self.pinged = None;
+        let result = match message {
+            Some(Ok(Message::Text(text))) => {
+                let mut became_ready = false;
+                let result = self.mapper.receive(
+                    &text,
+                    &mut |input| {
+                        became_ready |= matches!(input, Input::AssistantReady { .. });
+                        call(input);
+                    },
+                    &self.outbox,
+                );
+                if became_ready {
+                    self.ready = true;
+                    self.bridge.breakers.succeeded(&self.account);
+                    self.bridge.metrics.sessions.get_or_create(&PeerLabels { peer: self.peer }).inc();
+                }
+                result
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
+            Some(Ok(Message::Binary(_))) => Err(Fault::Malformed("a binary message".into())),
+            Some(Ok(Message::Close(frame))) => {
+                let code = frame.as_ref().map(|it| u16::from(it.code));
+                let said = frame.as_ref().map_or("", |it| it.reason.as_str());
+                let reason = self.mapper.closed(code, said);
+                tracing::info!(peer = self.peer, code, said, %reason, "the provider closed the session");
+                return Err(self.over(reason, "closed"));
+            }
+            Some(Err(error)) => {
+                tracing::warn!(peer = self.peer, %error, "the provider's socket was lost");
+                return Err(self.over(EndReason::AssistantLost, "lost"));
+            }
+            None => {
+                let reason = self.mapper.closed(None, "");
+                return Err(self.over(reason, "lost"));
+            }
+        };
+        result.or_else(|fault| self.fault(fault))
+    }
+
+    fn fault(&mut self, fault: Fault) -> Result<(), Over> {
+        let peer = self.peer;
+        self.bridge.metrics.faults.get_or_create(&PeerLabels { peer }).inc();
+        let (reason, name) = match &fault {
+            Fault::Malformed(_) => {
+                self.faults += 1;
+                ((self.faults >= limits::ASSISTANT_FAULTS_MAX).then_some(EndReason::AssistantLost), "malformed")
+            }
+            Fault::Refused(_) => (Some(EndReason::AssistantRefused), "refused"),
+            Fault::Lost(_) => (Some(EndReason::AssistantLost), "gave_up"),
+            Fault::Stalled => (Some(EndReason::AssistantLost), "stalled"),
+        };
+        tracing::warn!(peer, %fault, "trouble with the provider");
+        match reason {
+            Some(reason) => Err(self.over(reason, name)),
+            None => Ok(()),
+        }
+    }
+
+    fn over(&self, reason: EndReason, name: &'static str) -> Over {
+        if reason != EndReason::AssistantHungUp {
+            self.bridge.metrics.session_failures.get_or_create(&FailureLabels { peer: self.peer, reason: name }).inc();
+            if !self.ready {
+                self.bridge.breakers.failed(&self.account, reason == EndReason::AssistantRefused, Instant::now());
+            }
+        }
+        Over(reason)
+    }
+
+    /// Caller audio; the oldest gives way when the provider does not keep up.
+    pub(crate) fn hear(&self, frame: Frame) {
+        self.outbox.media(frame);
+    }
+
+    /// Performs what the call wants of the provider.
+    pub(crate) fn perform(&mut self, action: &Action) -> Result<(), Stalled> {
+        self.mapper.perform(action, &self.outbox)
+    }
+
+    /// Whether the socket is dead: its writer ended, or a ping stayed unanswered. A ping is sent when nothing has come for a
+    /// while.
+    pub(crate) fn is_dead(&mut self, now: Instant) -> bool {
+        if self.pinged.is_some_and(|it| now.duration_since(it) >= limits::PONG_TIMEOUT) {
+            tracing::warn!(peer = self.peer, "the provider's socket is half open: a ping was not answered");
+            return true;
+        }
+        if self.pinged.is_none() && now.duration_since(self.heard) >= limits::PING_EVERY {
+            self.outbox.ping();
+            self.pinged = Some(now);
+        }
+        self.outbox.is_gone()
+    }
+
+    /// When [`is_dead`](Self::is_dead) should be asked at the latest.
+    pub(crate) fn next_check(&self) -> Instant {
+        self.pinged.map_or(self.heard + limits::PING_EVERY, |it| it + limits::PONG_TIMEOUT)
+    }
+
+    /// Asks for the close of the socket; what is queued goes out first.
+    pub(crate) fn say_goodbye(&self) {
+        self.outbox.close(1000, "");
+    }
+
+    /// Frames that gave way so far.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.outbox.dropped()
+    }
+
+    /// Closes the socket: what is queued goes out, and the provider sees a close and not a reset; within a bound.
+    pub(crate) async fn close(mut self: Box<Self>) {
+        self.say_goodbye();
+        let closing = async {
+            let _ = (&mut self.writer).await;
+            while let Some(Ok(_)) = self.read.next().await {}
+        };
+        let _ = timeout(limits::CLOSE_TIMEOUT, closing).await;
+    }
+}
+
+/// Longest time that a provider is given between two looks at its socket.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,77 @@
+//! Towards the provider: enhanced where that is wanted, converted to its format, printed as its messages.
+
+use media::enhance::Chain;
+use media::{Format, Frame, Rate, Transcoder};
+
+use crate::writer::{Outbox, Printer};
+
+/// The queue towards a provider.
+pub(crate) type Uplink = Outbox<UplinkPrinter>;
+
+/// Overtakes audio.
+pub(crate) enum UplinkControl {
+    /// A message as it is.
+    Text(String),
+    /// Audio is sent in this format from now on.
+    Format(Format),
+}
+
+/// Enhances caller frames where that is wanted, converts them to the provider's format and prints them.
+pub(crate) struct UplinkPrinter {
+    chain: Chain,
+    pcm: Vec<u8>,
+    transcoder: Transcoder,
+    converted: Vec<u8>,
+    print: fn(&mut String, &[u8]),
+}
+
+impl UplinkPrinter {
+    /// `print` replaces its first argument by the message that carries the audio.
+    pub(crate) fn new(print: fn(&mut String, &[u8]), chain: Chain) -> Self {
+        let transcoder = uplink_transcoder(&chain, Format::Ulaw8k);
+        Self { chain, pcm: Vec::new(), transcoder, converted: Vec::with_capacity(960), print }
+    }
+}
+
+impl Printer for UplinkPrinter {
+    type Media = Frame;
+    type Control = UplinkControl;
+
+    fn media(&mut self, frame: Frame, out: &mut String) -> bool {
+        if self.transcoder.is_passthrough() {
+            (self.print)(out, frame.ulaw());
+            return true;
+        }
+        self.converted.clear();
+        if self.chain.is_empty() {
+            self.transcoder.push(frame.ulaw(), &mut self.converted);
+        } else {
+            self.pcm.clear();
+            self.pcm.extend(self.chain.process(&frame).iter().flat_map(|it| it.to_le_bytes()));
+            self.transcoder.push(&self.pcm, &mut self.converted);
+        }
+        (self.print)(out, &self.converted);
+        true
+    }
+
+    fn control(&mut self, control: UplinkControl, out: &mut String) -> bool {
+        match control {
+            UplinkControl::Text(text) => {
+                *out = text;
+                true
+            }
+            UplinkControl::Format(format) => {
+                self.transcoder = uplink_transcoder(&self.chain, format);
+                let arrow = if self.chain.is_empty() { "" } else { " → " };
+                tracing::debug!(path = %format_args!("{}{arrow}{}", self.chain, self.transcoder), "caller to assistant");
+                false
+            }
+        }
+    }
+}
+
+/// From what leaves the chain to what the provider takes. An empty chain leaves μ-law as it is.
+fn uplink_transcoder(chain: &Chain, to: Format) -> Transcoder {
+    let from = if chain.is_empty() { Format::Ulaw8k } else { Format::Pcm16(Rate::Hz8000) };
+    Transcoder::new(from, to).expect("one side is at 8 kHz")
+}
