@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use bridge::{AssistantPlan, ElevenLabsPlan, LivePlan, OpenAiPlan, SoundPlan, TranscriptionPlan, Turns};
 use call::{CallConfig, Confirm, HeardBy, Interruption, KeyAction, Meanwhile};
-use desk::{Language, PublicUrl, Route, Settings};
+use desk::{HttpTool, Language, McpServer, Method, PublicUrl, Route, Schema, Settings};
 use media::enhance::Bed;
 use media::file::{Limits, Reader};
 use secrecy::SecretString;
@@ -379,6 +379,8 @@ pub struct Config {
     pub auth_tokens: Vec<SecretString>,
     pub skip_signatures: bool,
     pub settings: Settings,
+    pub http_tools: Vec<HttpTool>,
+    pub mcp_servers: Vec<McpServer>,
     /// To be told to the operator at start.
     pub warnings: Vec<String>,
 }
@@ -419,6 +421,8 @@ pub fn load(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> std::
     let mut reader = Source {
         found: BTreeMap::new(),
         numbers: Vec::new(),
+        tools: Vec::new(),
+        mcp: Vec::new(),
         named: BTreeMap::new(),
         problems: Vec::new(),
         warnings: Vec::new(),
@@ -427,7 +431,7 @@ pub fn load(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> std::
         reader.read_file(name, text);
     }
     reader.read_env(env);
-    let config = reader.config();
+    let config = reader.config(env);
     if reader.problems.is_empty() {
         Ok(config.expect("no problem, so nothing is missing"))
     } else {
@@ -463,9 +467,26 @@ fn bed(file: &Path, dbfs: f32) -> Result<Bed> {
     Ok(Bed::new(&samples, spec.rate, dbfs)?)
 }
 
+/// Texts by key, and tables of texts by key.
+type Entry = BTreeMap<String, EntryValue>;
+
+#[derive(Clone, Debug)]
+enum EntryValue {
+    Text(String),
+    Table(BTreeMap<String, String>),
+}
+
+/// Keys of `[[tools]]` and `[[mcp]]` entries.
+const TOOL_KEYS: [&str; 9] =
+    ["name", "description", "tenant", "method", "url", "headers", "parameters", "timeout_ms", "retries"];
+const MCP_KEYS: [&str; 5] = ["name", "tenant", "url", "headers", "timeout_ms"];
+
 struct Source {
     found: BTreeMap<&'static str, Found>,
     numbers: Vec<(String, BTreeMap<String, String>)>,
+    /// Entries of `[[tools]]` and `[[mcp]]`, with their places.
+    tools: Vec<(String, Entry)>,
+    mcp: Vec<(String, Entry)>,
     /// By section, then by the operator's own name.
     named: BTreeMap<&'static str, BTreeMap<String, Found>>,
     problems: Vec<Problem>,
@@ -517,6 +538,15 @@ impl Source {
                         }
                     }
                 }
+                DeValue::Array(entries) if matches!(section_name.as_str(), "tools" | "mcp") => {
+                    let tools = section_name == "tools";
+                    let keys: &[&str] = if tools { &TOOL_KEYS } else { &MCP_KEYS };
+                    for entry in entries {
+                        let place = format!("{} {section_name}", line(entry.span()));
+                        let Some(entry) = self.read_entry(&place, entry.into_inner(), keys) else { continue };
+                        if tools { &mut self.tools } else { &mut self.mcp }.push((place, entry));
+                    }
+                }
                 DeValue::Array(entries) if section_name == "numbers" => {
                     for entry in entries {
                         let place = format!("{} numbers", line(entry.span()));
@@ -541,6 +571,29 @@ impl Source {
                 _ => self.problem(format!("{} {section_name}", line(section.span())), unknown(&section_name)),
             }
         }
+    }
+
+    fn read_entry(&mut self, place: &str, value: DeValue<'_>, known: &[&str]) -> Option<Entry> {
+        let DeValue::Table(keys) = value else {
+            self.problem(place, "expected keys below it");
+            return None;
+        };
+        let mut entry = Entry::new();
+        for (key, value) in keys {
+            let name = key.get_ref().to_string();
+            let value = match value.get_ref() {
+                DeValue::Table(inner) => {
+                    let texts = inner.iter().map(|(name, value)| Some((name.get_ref().to_string(), scalar(value.get_ref())?)));
+                    texts.collect::<Option<_>>().map(EntryValue::Table)
+                }
+                other => scalar(other).map(EntryValue::Text),
+            };
+            match value.filter(|_| known.contains(&name.as_str())) {
+                Some(value) => drop(entry.insert(name, value)),
+                None => self.problem(format!("{place}.{name}"), format!("expected one of {}", known.join(", "))),
+            }
+        }
+        Some(entry)
     }
 
     fn read_env(&mut self, env: &BTreeMap<String, String>) {
@@ -628,7 +681,7 @@ impl Source {
         Some(value)
     }
 
-    fn config(&mut self) -> Option<Config> {
+    fn config(&mut self, env: &BTreeMap<String, String>) -> Option<Config> {
         let listen: Option<SocketAddr> = self.parse("server.listen", "address:port, such as 0.0.0.0:8000", |it| it.parse().ok());
         let public_url = self.required(
             "server.public_url",
@@ -706,6 +759,8 @@ impl Source {
         self.parse("limits.audio_chunk_size", "160: a telephone frame has 20 ms", |it| (it == "160").then_some(()));
         let recording = self.flag("assistant.recording");
         let sound = self.sound();
+        let http_tools = self.http_tools(env);
+        let mcp_servers = self.mcp_servers(env);
         let (routes, fallback) = self.routes();
         Some(Config {
             listen: listen?,
@@ -745,8 +800,103 @@ impl Source {
                 time_zone: time_zone?,
             },
             data_dir,
+            http_tools,
+            mcp_servers,
             warnings: std::mem::take(&mut self.warnings),
         })
+    }
+
+    /// The text of an entry's key.
+    fn entry_text(entry: &Entry, key: &str) -> Option<String> {
+        match entry.get(key) {
+            Some(EntryValue::Text(text)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn entry_number(&mut self, place: &str, entry: &Entry, key: &str, usual: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
+        let Some(text) = Self::entry_text(entry, key) else { return usual };
+        text.parse().ok().filter(|it| range.contains(it)).unwrap_or_else(|| {
+            let expected = format!("`{text}`: expected a whole number from {} to {}", range.start(), range.end());
+            self.problem(format!("{place}.{key}"), expected);
+            usual
+        })
+    }
+
+    /// Header values; `${NAME}` stands for a variable of the environment, so that secrets stay out of the file.
+    fn headers(&mut self, place: &str, entry: &Entry, env: &BTreeMap<String, String>) -> Vec<(String, SecretString)> {
+        let Some(EntryValue::Table(headers)) = entry.get("headers") else { return Vec::new() };
+        let mut all = Vec::new();
+        for (name, value) in headers {
+            match filled(value, env) {
+                Ok(value) => all.push((name.clone(), value.into())),
+                Err(problem) => self.problem(format!("{place}.headers.{name}"), problem),
+            }
+        }
+        all
+    }
+
+    fn http_tools(&mut self, env: &BTreeMap<String, String>) -> Vec<HttpTool> {
+        let mut tools = Vec::new();
+        for (place, entry) in std::mem::take(&mut self.tools) {
+            let text = |key| Self::entry_text(&entry, key);
+            let (Some(name), Some(description), Some(url)) = (text("name"), text("description"), text("url")) else {
+                self.problem(place, "a tool needs `name`, `description` (when to call it) and `url`");
+                continue;
+            };
+            let method_text = text("method").unwrap_or_else(|| "GET".into());
+            let Some(method) = Method::parse(&method_text) else {
+                self.problem(format!("{place}.method"), format!("`{method_text}`: expected GET, POST, PUT, PATCH or DELETE"));
+                continue;
+            };
+            let parameters = text("parameters").unwrap_or_else(|| r#"{"type":"object","properties":{}}"#.into());
+            let schema = match Schema::new(&parameters) {
+                Ok(schema) => schema,
+                Err(error) => {
+                    self.problem(format!("{place}.parameters"), error.to_string());
+                    continue;
+                }
+            };
+            let tool = HttpTool {
+                name,
+                description,
+                tenant: text("tenant"),
+                method,
+                url,
+                headers: self.headers(&place, &entry, env),
+                schema,
+                timeout: Duration::from_millis(self.entry_number(&place, &entry, "timeout_ms", 5000, 100..=15_000)),
+                retries: self.entry_number(&place, &entry, "retries", 1, 0..=3) as usize,
+            };
+            match tool.check() {
+                Ok(()) => tools.push(tool),
+                Err(error) => self.problem(place, error.to_string()),
+            }
+        }
+        tools
+    }
+
+    fn mcp_servers(&mut self, env: &BTreeMap<String, String>) -> Vec<McpServer> {
+        let mut servers = Vec::new();
+        for (place, entry) in std::mem::take(&mut self.mcp) {
+            let text = |key| Self::entry_text(&entry, key);
+            let (Some(name), Some(url)) = (text("name"), text("url")) else {
+                self.problem(place, "a tool server needs `name` and `url`");
+                continue;
+            };
+            let server = McpServer {
+                name,
+                tenant: text("tenant"),
+                url,
+                headers: self.headers(&place, &entry, env),
+                timeout: Duration::from_millis(self.entry_number(&place, &entry, "timeout_ms", 10_000, 100..=15_000)),
+            };
+            match server.check() {
+                Ok(()) => servers.push(server),
+                Err(error) => self.problem(place, error.to_string()),
+            }
+        }
+        servers
     }
 
     fn interruption(&mut self) -> Option<Interruption> {
@@ -1048,6 +1198,18 @@ impl Source {
     }
 }
 
+/// A text with `${NAME}` replaced by variables of the environment.
+fn filled(text: &str, env: &BTreeMap<String, String>) -> std::result::Result<String, String> {
+    let (mut all, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, behind) = after.split_once('}').ok_or("a `${` is not closed")?;
+        all.push_str(before);
+        all.push_str(env.get(name).filter(|it| !it.is_empty()).ok_or_else(|| format!("{name} is not set in the environment"))?);
+        rest = behind;
+    }
+    Ok(all + rest)
+}
+
 /// What stands between commas.
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect()
@@ -1146,6 +1308,31 @@ mod tests {
             "[destinations]\nbar = \"12\"\n[keys]\nA = \"hang up\"\n5 = \"transfer nowhere\"\n[assistant]\nlast_resort = \"x\"\n";
         let said = problems(Some(wrong), &[]);
         for expected in ["destinations.bar", "keys.A", "no key of a telephone", "keys.5", "transfer NAME", "`x` is not under"] {
+            assert!(said.contains(expected), "{expected} is not in\n{said}");
+        }
+    }
+
+    #[test]
+    fn tools_are_configuration_and_their_secrets_are_not_in_it() {
+        let file = r#"
+[[tools]]
+name = "find_order"
+description = "Finds an order by its number."
+url = "https://shop.example.com/orders/{number}"
+headers = { Authorization = "Bearer ${SHOP_TOKEN}" }
+parameters = '{"type":"object","properties":{"number":{"type":"string"}},"required":["number"]}'
+[[mcp]]
+name = "crm"
+url = "https://crm.example.com/mcp"
+"#;
+        let config = load(Some(("offhook.toml", file)), &env(&[("SHOP_TOKEN", "shop-canary")])).unwrap();
+        assert_eq!((config.http_tools.len(), config.mcp_servers.len()), (1, 1));
+        assert!(!format!("{config:?}").contains("canary"));
+        let said = problems(Some(file), &[]);
+        assert!(said.contains("offhook.toml:2 tools.headers.Authorization: SHOP_TOKEN is not set"), "{said}");
+        let wrong = "[[tools]]\nname = \"a b\"\ndescription = \"x\"\nurl = \"https://{host}/x\"\nretries = 9\ncolour = 1\n[[mcp]]\nname = \"x\"\n[[tools]]\nname = \"t\"\ndescription = \"x\"\nurl = \"https://h/\"\nparameters = \"[]\"\n";
+        let said = problems(Some(wrong), &[]);
+        for expected in ["`a b` is not usable", "tools.retries: `9`", "tools.colour: expected one of", "needs `name` and `url`", "tools.parameters"] {
             assert!(said.contains(expected), "{expected} is not in\n{said}");
         }
     }

@@ -209,6 +209,8 @@ impl Stage {
         let parts = Parts {
             settings,
             calls_max: options.calls_max,
+            http_tools: Vec::new(),
+            mcp_servers: Vec::new(),
             auth_tokens: Some(vec![AUTH_TOKEN.to_owned().into()]),
             net: Arc::new(Simulated(options.network.clone())),
             listener,
@@ -354,6 +356,7 @@ fn tell(fact: &Fact) -> String {
         Fact::AssistantLost { reason } => format!("session lost: {reason}"),
         Fact::Transfer { to } => format!("to be connected with {to}"),
         Fact::Transferred { to, status } => format!("was connected with {to}: {status}"),
+        Fact::Message { .. } => "message taken".into(),
         Fact::Controlled { what } => format!("from outside: {what}"),
         Fact::Said { speaker, text, cut, .. } => {
             let who = if *speaker == Speaker::Caller { "caller" } else { "assistant" };

@@ -125,6 +125,8 @@ async fn serve(file: PathBuf) -> Result<ExitCode> {
     let parts = Parts {
         settings: config.settings,
         calls_max: config.calls_max,
+        http_tools: config.http_tools,
+        mcp_servers: config.mcp_servers,
         auth_tokens: (!config.skip_signatures).then_some(config.auth_tokens),
         net: Arc::new(Internet::default()),
         listener,

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use axum::serve::Listener;
 use bridge::{Bridge, Connect};
 use control::{App, Signatures};
-use desk::{Desk, Ledger, Settings, Toolbox};
+use desk::{BuiltIns, Desk, HttpTool, Ledger, McpServer, Settings, Toolbox};
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use store::{Journal, JournalTasks, Store};
@@ -38,6 +38,8 @@ pub struct Server {
 pub struct Parts<L> {
     pub settings: Settings,
     pub calls_max: usize,
+    pub http_tools: Vec<HttpTool>,
+    pub mcp_servers: Vec<McpServer>,
     /// Tokens that sign; `None` lets everything in.
     pub auth_tokens: Option<Vec<SecretString>>,
     pub net: Arc<dyn Connect>,
@@ -56,7 +58,13 @@ impl Server {
             .await
             .with_context(|| format!("the journal in {} cannot be opened: is the folder writable?", data_dir.display()))?;
         let ledger = Ledger::new(journal);
-        let tools = Arc::new(Toolbox::new(parts.settings.time_zone.clone()));
+        let keeper = ledger.clone();
+        let builtins = BuiltIns::new(parts.settings.time_zone.clone(), &parts.settings.destinations, move |message| {
+            let ledger = keeper.clone();
+            Box::pin(async move { ledger.keep(message).await })
+        });
+        let tools = parts.http_tools.into_iter().fold(Toolbox::new(builtins), Toolbox::with_http);
+        let tools = Arc::new(parts.mcp_servers.into_iter().fold(tools, Toolbox::with_mcp));
         let metrics = bridge::Metrics::new(&mut registry);
         let bridge = Arc::new(Bridge::new(parts.net, ledger.clone(), tools, metrics, parts.calls_max));
         let metrics = desk::Metrics::new(&mut registry);

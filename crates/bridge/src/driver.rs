@@ -405,7 +405,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
             }
             Action::RunTool { id, name, arguments } => {
                 let (call, tenant) = (self.plan.call.clone(), self.plan.tenant.clone());
-                let answer = self.bridge.tools.run(ToolRequest { call, tenant, name, arguments });
+                let answer = self.bridge.tools.run(ToolRequest { call, tenant, id: id.clone(), name, arguments });
                 self.tools.spawn(async move { (id, answer.await) });
             }
             Action::Record(event) => self.record(event),

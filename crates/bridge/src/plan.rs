@@ -263,6 +263,8 @@ pub struct ToolDefinition {
 pub struct ToolRequest {
     pub call: CallId,
     pub tenant: Arc<str>,
+    /// The provider's id of this very call of the tool.
+    pub id: String,
     pub name: String,
     /// JSON as the model wrote it; may be anything.
     pub arguments: String,

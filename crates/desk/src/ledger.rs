@@ -11,12 +11,17 @@ use store::{Entry, Fact, Journal, Speaker};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
+use crate::tools::Message;
+
 /// Facts that a slow listener may lag behind.
 const FEED: usize = 1024;
 /// A finished call is remembered so long for late facts: recording, status callbacks.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// A call whose end was never told is forgotten after Twilio's longest call, 24 hours, and an hour.
 const LONGEST_CALL: Duration = Duration::from_secs(25 * 3600);
+
+/// The assistant waits so long for the disk before it says that a message could not be taken.
+const MESSAGE_WAIT: Duration = Duration::from_secs(5);
 
 /// What this process knows of a call.
 #[derive(Debug)]
@@ -135,6 +140,14 @@ impl Ledger {
         let entry = self.entry(call, tenant, None, fact);
         let _ = self.feed.send(entry.clone());
         matches!(tokio::time::timeout(wait, self.journal.commit(entry)).await, Ok(Ok(())))
+    }
+}
+
+impl Ledger {
+    /// Writes a caller's message down; `false` when it is not known to be on disk.
+    pub async fn keep(&self, message: Message) -> bool {
+        let Message { call, tenant, name, number, text } = message;
+        self.commit(&call, &tenant, Fact::Message { name, number, text }, MESSAGE_WAIT).await
     }
 }
 

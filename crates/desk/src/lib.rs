@@ -10,4 +10,4 @@ pub use ledger::Ledger;
 pub use next::{Desk, Metrics, TryElsewhere};
 pub use phrases::Language;
 pub use routes::{PublicUrl, Route, Settings};
-pub use tools::Toolbox;
+pub use tools::{BuiltIns, HttpTool, McpServer, Message, Method, Schema, Toolbox, UnusableSchema, UnusableTool};

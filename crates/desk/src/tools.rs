@@ -1,67 +1,82 @@
-//! What an assistant may do during a call, besides ending it.
+//! What an assistant may do during a call, besides talking and ending it: built-in tools, the operator's HTTP services,
+//! and tool servers. All of them go through [`Tool`].
+
+mod arguments;
+mod builtin;
+mod http;
+mod mcp;
+
+use std::sync::Arc;
 
 use bridge::{ToolAnswer, ToolDefinition, ToolRequest, Tools};
 use futures::future::BoxFuture;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
-/// The built-in tools.
-pub struct Toolbox {
-    time_zone: TimeZone,
+pub use arguments::{Schema, UnusableSchema};
+pub use builtin::{BuiltIns, Message};
+pub use http::{HttpTool, Method, UnusableTool};
+pub use mcp::McpServer;
+
+/// Longest answer that a model is told; the rest of a longer one is left out, and the model is told so.
+const ANSWER_CHARACTERS_MAX: usize = 8000;
+
+/// Something that has tools to offer.
+pub(crate) trait Tool: Send + Sync {
+    /// The tools for calls of a tenant, at this moment.
+    fn definitions(&self, tenant: &str) -> Vec<ToolDefinition>;
+    /// Runs one of them; `None` when it is none of ours.
+    fn run(self: Arc<Self>, request: &ToolRequest) -> Option<BoxFuture<'static, Result<ToolAnswer, String>>>;
 }
 
+/// All tools of this server.
+#[derive(Default)]
+pub struct Toolbox(Vec<Arc<dyn Tool>>);
+
 impl Toolbox {
-    /// Times are told in `time_zone`.
-    pub fn new(time_zone: TimeZone) -> Self {
-        Self { time_zone }
+    /// Nothing but the built-in tools.
+    pub fn new(builtins: BuiltIns) -> Self {
+        Self(vec![Arc::new(builtins)])
+    }
+
+    /// Adds an HTTP service.
+    #[must_use]
+    pub fn with_http(mut self, tool: HttpTool) -> Self {
+        self.0.push(Arc::new(tool));
+        self
+    }
+
+    /// Adds a tool server; it is connected to in the background, now and whenever it was lost.
+    #[must_use]
+    pub fn with_mcp(mut self, server: McpServer) -> Self {
+        self.0.push(server.connected());
+        self
     }
 }
 
-/// Models believe that it is the year they were trained in.
-const CURRENT_TIME: &str = "current_time";
-
 impl Tools for Toolbox {
-    fn definitions(&self, _tenant: &str) -> Vec<ToolDefinition> {
-        vec![ToolDefinition {
-            name: CURRENT_TIME.into(),
-            description: "Tells today's date, the weekday and the time where the business is. Call it before you speak of dates."
-                .into(),
-            parameters: r#"{"type":"object","properties":{}}"#.into(),
-        }]
+    fn definitions(&self, tenant: &str) -> Vec<ToolDefinition> {
+        let mut all: Vec<ToolDefinition> = Vec::new();
+        for it in self.0.iter().flat_map(|it| it.definitions(tenant)) {
+            // The first of a name counts; a model that is offered a name twice refuses the session.
+            if all.iter().all(|known| known.name != it.name) {
+                all.push(it);
+            }
+        }
+        all
     }
 
     fn run(&self, request: ToolRequest) -> BoxFuture<'static, Result<ToolAnswer, String>> {
-        let answer = match request.name.as_str() {
-            CURRENT_TIME => Ok(tell(Timestamp::now(), &self.time_zone).into()),
-            other => Err(format!("there is no tool `{other}`")),
-        };
-        Box::pin(async { answer })
+        let answer = self.0.iter().find_map(|it| it.clone().run(&request));
+        answer.unwrap_or_else(|| {
+            let name: String = request.name.chars().take(64).collect();
+            Box::pin(async move { Err(format!("there is no tool `{name}`")) })
+        })
     }
 }
 
-fn tell(now: Timestamp, zone: &TimeZone) -> String {
-    let local = now.to_zoned(zone.clone());
-    serde_json::json!({
-        "date": local.strftime("%Y-%m-%d").to_string(),
-        "weekday": local.strftime("%A").to_string(),
-        "time": local.strftime("%H:%M").to_string(),
-        "time_zone": zone.iana_name().unwrap_or("UTC"),
-    })
-    .to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_is_local() {
-        let zone = TimeZone::get("Europe/Bucharest").unwrap();
-        let told = tell("2026-11-20T22:30:00Z".parse().unwrap(), &zone);
-        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
-        assert_eq!(
-            (told["date"].as_str(), told["weekday"].as_str(), told["time"].as_str()),
-            (Some("2026-11-21"), Some("Saturday"), Some("00:30"))
-        );
+/// What a model is told of a long answer.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(ANSWER_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{} … (the rest of the answer is left out)", &text[..end]),
+        None => text.to_owned(),
     }
 }

@@ -97,6 +97,12 @@ pub enum Fact {
         to: String,
         status: String,
     },
+    /// The caller left a message for the business.
+    Message {
+        name: Option<String>,
+        number: Option<String>,
+        text: String,
+    },
     /// Somebody outside did something to the call.
     Controlled {
         what: String,
@@ -195,6 +201,7 @@ impl Fact {
             Self::FalseAlarm { .. } => "false_alarm",
             Self::Transfer { .. } => "transfer",
             Self::Transferred { .. } => "transferred",
+            Self::Message { .. } => "message",
             Self::Controlled { .. } => "controlled",
             Self::Said { .. } => "said",
             Self::Interrupted { .. } => "interrupted",

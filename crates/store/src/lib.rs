@@ -8,4 +8,4 @@ mod sql;
 pub use entry::{Entry, Fact, Speaker};
 pub use journal::{Journal, JournalError, JournalTasks};
 pub use segment::Position;
-pub use sql::{CallRow, Line, RecordingRow, Scope, Store, StoreError, ToolCallRow, TurnRow};
+pub use sql::{CallRow, Line, MessageRow, RecordingRow, Scope, Store, StoreError, ToolCallRow, TurnRow};

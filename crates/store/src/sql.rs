@@ -122,6 +122,17 @@ pub struct ToolCallRow {
     pub failed: Option<bool>,
 }
 
+/// What a caller left for the business.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MessageRow {
+    pub call: String,
+    /// Unix time in milliseconds.
+    pub at_ms: i64,
+    pub name: Option<String>,
+    pub number: Option<String>,
+    pub text: String,
+}
+
 /// A recording of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingRow {
@@ -298,6 +309,28 @@ impl Scope<'_> {
             Ok(TurnRow { endpointing_us: part(0)?, thinking_us: part(1)?, bridging_us: part(2)?, playout_us: part(3)? })
         };
         Ok(rows.iter().map(turn).collect::<Result<_, _>>()?)
+    }
+
+    /// The newest messages of callers.
+    pub async fn messages(&self, limit: u32) -> Result<Vec<MessageRow>, StoreError> {
+        let _busy = self.store.busy();
+        let rows = sqlx::query(
+            "SELECT call, at_ms, name, number, text FROM messages WHERE tenant = $1 ORDER BY at_ms DESC, seq DESC LIMIT $2",
+        )
+        .bind(self.tenant)
+        .bind(i64::from(limit))
+        .fetch_all(&self.store.readers)
+        .await?;
+        let message = |row: &SqliteRow| -> Result<MessageRow, sqlx::Error> {
+            Ok(MessageRow {
+                call: row.try_get(0)?,
+                at_ms: row.try_get(1)?,
+                name: row.try_get(2)?,
+                number: row.try_get(3)?,
+                text: row.try_get(4)?,
+            })
+        };
+        Ok(rows.iter().map(message).collect::<Result<_, _>>()?)
     }
 
     /// Tool calls in the order they were made.
@@ -600,6 +633,18 @@ async fn apply(transaction: &mut SqliteTransaction<'_>, entry: &Entry) -> Result
         .bind(entry.at_ms)
         .bind(duration_s.map(|it| it as i64))
         .bind(&entry.call),
+        Fact::Message { name, number, text } => sqlx::query(
+            "INSERT INTO messages (call, epoch, seq, tenant, at_ms, name, number, text) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                ON CONFLICT (call, epoch, seq) DO NOTHING",
+        )
+        .bind(&entry.call)
+        .bind(epoch)
+        .bind(seq)
+        .bind(&entry.tenant)
+        .bind(entry.at_ms)
+        .bind(name)
+        .bind(number)
+        .bind(text),
         Fact::AssistantReady { .. }
         | Fact::Interrupted { .. }
         | Fact::FalseAlarm { .. }
