@@ -477,8 +477,7 @@ enum EntryValue {
 }
 
 /// Keys of `[[tools]]` and `[[mcp]]` entries.
-const TOOL_KEYS: [&str; 9] =
-    ["name", "description", "tenant", "method", "url", "headers", "parameters", "timeout_ms", "retries"];
+const TOOL_KEYS: [&str; 9] = ["name", "description", "tenant", "method", "url", "headers", "parameters", "timeout_ms", "retries"];
 const MCP_KEYS: [&str; 5] = ["name", "tenant", "url", "headers", "timeout_ms"];
 
 struct Source {
@@ -1332,7 +1331,13 @@ url = "https://crm.example.com/mcp"
         assert!(said.contains("offhook.toml:2 tools.headers.Authorization: SHOP_TOKEN is not set"), "{said}");
         let wrong = "[[tools]]\nname = \"a b\"\ndescription = \"x\"\nurl = \"https://{host}/x\"\nretries = 9\ncolour = 1\n[[mcp]]\nname = \"x\"\n[[tools]]\nname = \"t\"\ndescription = \"x\"\nurl = \"https://h/\"\nparameters = \"[]\"\n";
         let said = problems(Some(wrong), &[]);
-        for expected in ["`a b` is not usable", "tools.retries: `9`", "tools.colour: expected one of", "needs `name` and `url`", "tools.parameters"] {
+        for expected in [
+            "`a b` is not usable",
+            "tools.retries: `9`",
+            "tools.colour: expected one of",
+            "needs `name` and `url`",
+            "tools.parameters",
+        ] {
             assert!(said.contains(expected), "{expected} is not in\n{said}");
         }
     }

@@ -4,4 +4,6 @@
 pub mod config;
 pub mod convert;
 pub mod demo;
+pub mod scenario;
 pub mod server;
+pub mod stage;

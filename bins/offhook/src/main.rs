@@ -11,8 +11,9 @@ use bridge::net::Internet;
 use clap::{Parser, Subcommand};
 use offhook::config::{self, Config};
 use offhook::convert::Convert;
-use offhook::demo::{self, Format, Options, Provider};
 use offhook::server::{Parts, Server};
+use offhook::stage::{self, Format, Options, Provider};
+use offhook::{demo, scenario};
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,10 +50,28 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Play a scenario of the simulated network
+    Sim {
+        #[command(subcommand)]
+        command: Sim,
+    },
     /// Convert audio: files of any kind, or samples from stdin to stdout as a call converts them
     Convert(Convert),
     /// List every setting
     Settings,
+}
+
+#[derive(Subcommand)]
+enum Sim {
+    /// List the scenarios and what each one shows
+    List,
+    /// Play one in real time and print its timeline
+    Run {
+        scenario: String,
+        /// With this provider; default: the first that can do it
+        #[arg(long, value_enum)]
+        assistant: Option<Provider>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -71,6 +90,11 @@ fn main() -> ExitCode {
             Command::Demo { assistant, format, language, calls, keep } => {
                 show(assistant, format, language, calls.max(1), keep).await
             }
+            Command::Sim { command: Sim::List } => {
+                print!("{}", scenario::table());
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Sim { command: Sim::Run { scenario, assistant } } => play(&scenario, assistant).await,
             Command::Convert(convert) => convert.run().map(|()| ExitCode::SUCCESS),
             Command::Settings => {
                 print!("{}", config::table());
@@ -171,7 +195,8 @@ async fn show(provider: Provider, format: Format, language: String, calls: usize
         prefix: String::new(),
         network: sim::Network::Loopback,
         sound: bridge::SoundPlan::default(),
-        conversation: demo::conversation(),
+        conversation: stage::conversation(),
+        then: None,
         prepare: true,
         destinations: BTreeMap::new(),
         last_resort: None,
@@ -200,4 +225,25 @@ async fn show(provider: Provider, format: Format, language: String, calls: usize
     }
     stage.strike().await;
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn play(name: &str, assistant: Option<Provider>) -> Result<ExitCode> {
+    if let Ok(filter) = std::env::var("RUST_LOG") {
+        log(&filter);
+    }
+    let scenario = scenario::find(name)?;
+    let provider = assistant.unwrap_or(scenario.assistants[0]);
+    println!("{}\nIn real time, with {provider:?}.\n", scenario.about);
+    let folder = tempfile::Builder::new().prefix("offhook-sim-").tempdir()?;
+    let story = scenario.play(provider, &folder.path().join("data"), false).await?;
+    println!("\nTranscript\n{}", story.transcript);
+    println!(
+        "{}",
+        if story.steps.0 == story.steps.1 {
+            "Every step of the caller's script happened."
+        } else {
+            "Not every step of the caller's script happened."
+        }
+    );
+    Ok(if story.steps.0 == story.steps.1 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bridge::SoundPlan;
 use media::enhance::Bed;
-use offhook::demo::{self, Format, Options, Provider};
+use offhook::demo;
+use offhook::stage::{Format, Options, Provider};
 use sim::Behaviour;
 
 fn options(provider: Provider, format: Format, language: &str, calls: usize) -> Options {

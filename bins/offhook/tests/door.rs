@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use http_body_util::Full;
 use hyper::Request;
-use offhook::demo::{ACCOUNT, AUTH_TOKEN, CALLED, Format, Options, Provider, Stage, TENANT};
+use offhook::stage::{ACCOUNT, AUTH_TOKEN, CALLED, Format, Options, Provider, Stage, TENANT};
 use serde_json::{Value, json};
 use sim::{Moment, Network};
 use tokio_tungstenite::WebSocketStream;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use benches::{Counting, live_bytes};
-use offhook::demo::{Format, Options, Provider, Stage};
+use offhook::stage::{Format, Options, Provider, Stage};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -27,7 +27,7 @@ fn memory_is_flat_over_hundreds_of_calls() {
             let script = "hear greeting\nsay ask-hours\nhear hours for 500ms\nhang up";
             let ringing = (0..CALLS).map(|index| {
                 let (telephone, script) = (stage.telephone.clone(), script.parse().unwrap());
-                async move { telephone.ring(&format!("+1555010{index:04}"), offhook::demo::CALLED, script).await }
+                async move { telephone.ring(&format!("+1555010{index:04}"), offhook::stage::CALLED, script).await }
             });
             let outcomes = futures::future::join_all(ringing).await;
             assert!(outcomes.iter().all(|it| it.steps == (4, 4)));
@@ -36,7 +36,7 @@ fn memory_is_flat_over_hundreds_of_calls() {
             // What is remembered for late webhooks is forgotten after ten minutes, when the next call comes.
             tokio::time::sleep(Duration::from_secs(1200)).await;
             stage.timeline.forget();
-            let _ = stage.telephone.ring("+15550100001", offhook::demo::CALLED, "hear greeting\nhang up".parse().unwrap()).await;
+            let _ = stage.telephone.ring("+15550100001", offhook::stage::CALLED, "hear greeting\nhang up".parse().unwrap()).await;
             stage.server.bridge.idle().await;
             after.push(live_bytes());
         }

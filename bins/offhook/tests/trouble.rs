@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use call::CallConfig;
 use media::file::{Limits, Reader};
-use offhook::demo::{CALLED, Format, Options, Provider, Stage, TENANT};
+use offhook::stage::{CALLED, Format, Options, Provider, Stage, TENANT};
 use sim::{Behaviour, CallOutcome, Moment};
 use store::{CallRow, Line};
 
@@ -53,7 +53,7 @@ fn after(
     prepare: impl FnOnce(&mut Stage),
     check: impl FnOnce(&Aftermath),
 ) {
-    after_within(offhook::demo::conversation(), provider, script, change, prepare, check);
+    after_within(offhook::stage::conversation(), provider, script, change, prepare, check);
 }
 
 /// Same, with other limits.
@@ -305,7 +305,7 @@ fn a_number_keyed_in_is_one_entry_for_the_assistant() {
 #[test]
 fn a_caller_who_says_nothing_is_asked_twice_and_told_goodbye() {
     for provider in [Provider::Openai, Provider::Elevenlabs] {
-        let conversation = CallConfig { idle_after: Some(Duration::from_secs(15)), ..offhook::demo::conversation() };
+        let conversation = CallConfig { idle_after: Some(Duration::from_secs(15)), ..offhook::stage::conversation() };
         after_within(
             conversation,
             provider,
@@ -326,7 +326,7 @@ fn a_caller_is_warned_before_the_longest_call_ends() {
     let conversation = CallConfig {
         duration_max: Duration::from_secs(40),
         warn_before: Some(Duration::from_secs(20)),
-        ..offhook::demo::conversation()
+        ..offhook::stage::conversation()
     };
     after_within(
         conversation,

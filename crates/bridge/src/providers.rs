@@ -23,5 +23,6 @@ fn end_call() -> ToolDefinition {
 fn account(url: &Url, key: Option<&SecretString>) -> String {
     let key = key.map(|it| Sha256::digest(it.expose_secret().as_bytes()));
     let fingerprint: String = key.iter().flat_map(|it| it[..4].iter().map(|byte| format!("{byte:02x}"))).collect();
-    format!("{} {fingerprint}", url.host_str().unwrap_or_default())
+    let port = url.port().map(|it| format!(":{it}")).unwrap_or_default();
+    format!("{}{port} {fingerprint}", url.host_str().unwrap_or_default())
 }

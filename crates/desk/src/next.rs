@@ -180,7 +180,7 @@ impl Desk {
             tracing::warn!(%call, call_sid = request.call_sid, "a voice webhook of a call that was answered long ago");
             return Response::new().hangup();
         }
-        self.resume(call, known).await
+        self.resume(call, known, Language::cut_off).await
     }
 
     /// A stream is over, or could not be opened: the only way on.
@@ -236,7 +236,7 @@ impl Desk {
             },
             // Twilio asks again (`rc=4`, `rp=all`), and then finds the next process.
             Next::Resume if self.bridge.directory().is_draining() => return Err(TryElsewhere),
-            Next::Resume => self.resume(call, known).await,
+            Next::Resume => self.resume(call, known, Language::cut_off).await,
         })
     }
 
@@ -294,7 +294,7 @@ impl Desk {
             return Err(TryElsewhere);
         }
         let history = self.ledger.history(call).unwrap_or_default();
-        Ok(self.resume(call, Known { history, ..known }).await)
+        Ok(self.resume(call, Known { history, ..known }, Language::nothing).await)
     }
 
     /// A status callback of the number or the call: in any order, any number of times.
@@ -438,7 +438,8 @@ impl Desk {
     }
 
     /// Another stream for the same call, in a new epoch, with everything said so far.
-    async fn resume(&self, call: &CallId, known: Known) -> Response {
+    /// The caller hears `phrase` first.
+    async fn resume(&self, call: &CallId, known: Known, phrase: fn(Language) -> Option<Arc<[u8]>>) -> Response {
         let language = known.route.language;
         if !self.may_resume(call) {
             tracing::error!(%call, "resumed {RESUMES_MAX} times within {RESUME_WINDOW:?}: giving up");
@@ -454,7 +455,8 @@ impl Desk {
         let history = known.history.clone();
         self.ledger.begin(call, claimed, 0, history.clone());
         self.ledger.commit(call, &known.tenant, Fact::Claimed { node: self.settings.node.clone() }, STORE_WAIT).await;
-        let plan = self.plan(call, &known.route, &known.call_sid, &known.account_sid, claimed, Some(history));
+        let mut plan = self.plan(call, &known.route, &known.call_sid, &known.account_sid, claimed, Some(history));
+        plan.config.phrase = phrase(language);
         match self.connect(plan) {
             Ok(answer) => self.decided(call, &known, "resume", answer),
             Err(refusal) => self.refuse("next", language, refusal),
@@ -538,7 +540,6 @@ impl Desk {
             fill_silence: self.settings.sound.ambience.is_some(),
             filler: Some(language.one_moment()),
             tool_fillers: language.fillers(),
-            phrase: resumed.is_some().then(|| language.cut_off()),
             // What must be heard once was heard in the first stream.
             notice: common.notice.clone().filter(|_| resumed.is_none()),
             callee_first: common.callee_first.filter(|_| resumed.is_none()),

@@ -32,11 +32,16 @@ impl Language {
     }
 
     /// "Sorry, the line dropped for a moment", μ-law 8 kHz.
-    pub(crate) fn cut_off(self) -> Arc<[u8]> {
-        match self {
+    pub(crate) fn cut_off(self) -> Option<Arc<[u8]>> {
+        Some(match self {
             Self::English => Arc::from(include_bytes!("../phrases/en/cut-off.ulaw").as_slice()),
             Self::Romanian => Arc::from(include_bytes!("../phrases/ro/cut-off.ulaw").as_slice()),
-        }
+        })
+    }
+
+    /// Where the caller knows why.
+    pub(crate) fn nothing(self) -> Option<Arc<[u8]>> {
+        None
     }
 
     /// "One moment, please", μ-law 8 kHz.

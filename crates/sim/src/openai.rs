@@ -405,8 +405,12 @@ impl Session {
             }),
         };
         self.later(Duration::from_millis(120), Due::Event(transcript));
+        let cause = name.map(|it| Cause::Hear(it.into()));
         if self.create_response {
-            self.later(self.service.behaviour.thinking, Due::Respond(name.map(|it| Cause::Hear(it.into()))));
+            self.later(self.service.behaviour.thinking, Due::Respond(cause));
+        } else {
+            // Answered when the client asks for it.
+            self.cause = cause;
         }
     }
 
@@ -425,8 +429,13 @@ impl Session {
                 if let (Some(key), "user") = (key, role) {
                     self.cause = Some(Cause::Key(key));
                     self.note(Moment::ToldInText { text });
-                } else {
+                } else if role == "user" && self.answers > 0 {
+                    self.cause = Some(Cause::Asked);
+                    self.note(Moment::ToldInText { text });
+                } else if self.answers == 0 {
                     self.replayed += 1;
+                } else {
+                    self.note(Moment::ToldInText { text });
                 }
             }
             Some("function_call") => self.replayed += 1,

@@ -108,14 +108,25 @@ impl BuiltIns {
         Self { time_zone, destinations, keep: Arc::new(keep), tools }
     }
 
-    async fn answer(self: Arc<Self>, name: &str, call: CallId, tenant: Arc<str>, arguments: Map<String, Value>) -> Result<ToolAnswer, String> {
-        let text = |key: &str| arguments.get(key).and_then(Value::as_str).map(|it| it.trim().to_owned()).filter(|it| !it.is_empty());
+    async fn answer(
+        self: Arc<Self>,
+        name: &str,
+        call: CallId,
+        tenant: Arc<str>,
+        arguments: Map<String, Value>,
+    ) -> Result<ToolAnswer, String> {
+        let text =
+            |key: &str| arguments.get(key).and_then(Value::as_str).map(|it| it.trim().to_owned()).filter(|it| !it.is_empty());
         match name {
             TAKE_MESSAGE => {
                 let words = text("text").ok_or("the message is empty")?;
                 let message = Message { call, tenant, name: text("name"), number: text("number"), text: words };
                 let kept = (self.keep)(message).await;
-                if kept { Ok("the message is taken".to_owned().into()) } else { Err("the message could not be kept: ask the caller to call again".into()) }
+                if kept {
+                    Ok("the message is taken".to_owned().into())
+                } else {
+                    Err("the message could not be kept: ask the caller to call again".into())
+                }
             }
             TRANSFER => {
                 let to = text("to").filter(|it| self.destinations.contains(it)).ok_or("there is nobody of that name")?;
@@ -201,9 +212,12 @@ mod tests {
         assert_eq!(effect(run("send_digits", r#"{"keys":"1w2#"}"#).await), Some(ToolEffect::Digits("1w2#".into())));
         assert_eq!(effect(run("expect_spelling", "").await), Some(ToolEffect::Patience));
         assert!(run("take_message", r#"{"text":"call me"}"#).await.is_ok());
-        for (name, arguments) in
-            [("transfer", r#"{"to":"the moon"}"#), ("send_digits", r#"{"keys":"12x"}"#), ("take_message", r#"{"text":""}"#), ("take_message", "nonsense")]
-        {
+        for (name, arguments) in [
+            ("transfer", r#"{"to":"the moon"}"#),
+            ("send_digits", r#"{"keys":"12x"}"#),
+            ("take_message", r#"{"text":""}"#),
+            ("take_message", "nonsense"),
+        ] {
             assert!(run(name, arguments).await.is_err(), "{name} {arguments}");
         }
         assert!(tools.clone().run(&request("nothing", "{}")).is_none());
@@ -213,7 +227,8 @@ mod tests {
     #[test]
     fn nobody_is_promised_what_there_is_not() {
         // C-66.
-        let offered = |destinations: &[&str]| builtins(destinations, true).definitions("t").iter().any(|it| it.name == "transfer");
+        let offered =
+            |destinations: &[&str]| builtins(destinations, true).definitions("t").iter().any(|it| it.name == "transfer");
         assert!(offered(&["reception"]) && !offered(&[]));
     }
 }

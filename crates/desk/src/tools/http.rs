@@ -96,7 +96,8 @@ impl HttpTool {
     /// [`UnusableTool`] says what would never work.
     pub fn check(&self) -> Result<(), UnusableTool> {
         check_name(&self.name)?;
-        let host = Url::parse(&self.url).ok().filter(|it| matches!(it.scheme(), "http" | "https")).map(|it| it.authority().to_owned());
+        let host =
+            Url::parse(&self.url).ok().filter(|it| matches!(it.scheme(), "http" | "https")).map(|it| it.authority().to_owned());
         if host.is_none_or(|it| it.is_empty() || it.contains(['{', '}', '%'])) {
             return Err(UnusableTool::Address(self.url.clone()));
         }
@@ -139,14 +140,16 @@ impl HttpTool {
         let client = Client::builder().redirect(redirect::Policy::none()).timeout(self.timeout).build();
         let client = client.map_err(|error| error.without_url().to_string())?;
         let attempt = || async {
-            let mut request = client.request(self.method.as_http(), url.clone()).headers(headers.clone()).header("Idempotency-Key", &key);
+            let mut request =
+                client.request(self.method.as_http(), url.clone()).headers(headers.clone()).header("Idempotency-Key", &key);
             if with_body {
                 request = request.json(&arguments);
             }
             answer(request).await
         };
         let retries = if self.method.is_idempotent() { self.retries } else { 0 };
-        let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(retries).with_jitter();
+        let pauses =
+            ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(retries).with_jitter();
         let answered = attempt.retry(pauses).when(|(_, again)| *again).await;
         answered.map(|it| shortened(&it).into()).map_err(|(problem, _)| problem)
     }
