@@ -30,6 +30,7 @@ scenarios!(
     "controlled-from-outside",
     "failover",
     "farewell-interrupted",
+    "full-duplex",
     "greeting-protected",
     "hang-up-key",
     "hanging-provider",

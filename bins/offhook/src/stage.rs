@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use bridge::{AssistantPlan, ElevenLabsPlan, OpenAiPlan, SoundPlan, TranscriptionPlan, Turns};
+use bridge::{AssistantPlan, ElevenLabsPlan, LivePlan, OpenAiPlan, SoundPlan, TranscriptionPlan, Turns};
 use call::CallConfig;
 use desk::{Language, PublicUrl, Route, Settings};
-use sim::{Behaviour, CallOutcome, ElevenLabs, Moment, Network, OpenAi, OutputFormat, Party, Speech, TelephoneNetwork, Timeline};
+use sim::{Behaviour, CallOutcome, ElevenLabs, Live, Moment, Network, OpenAi, OutputFormat, Party, Speech, TelephoneNetwork, Timeline};
 use store::{Fact, Speaker, Store};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,19 @@ use crate::server::{Parts, Server, Simulated};
 pub enum Provider {
     Openai,
     Elevenlabs,
+    /// OpenAI Live: one stream of sound, no turns
+    Live,
+}
+
+impl Provider {
+    /// As it is written in arguments and file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Elevenlabs => "elevenlabs",
+            Self::Live => "live",
+        }
+    }
 }
 
 /// What audio the provider insists on.
@@ -274,8 +287,23 @@ fn provider(
             tokio::spawn(service.serve(listener, stop.clone()));
             AssistantPlan::ElevenLabs(Arc::new(elevenlabs(&format!("http://{address}"), language)?))
         }
+        Provider::Live => {
+            tokio::spawn(Live { behaviour, timeline: timeline.clone() }.serve(listener, stop.clone()));
+            AssistantPlan::Live(Arc::new(LivePlan {
+                url: Url::parse(&format!("ws://{address}/v1/live/sessions"))?,
+                api_key: PROVIDER_KEY.to_owned().into(),
+                model: "gpt-live-1".into(),
+                thinking_model: "gpt-5-mini".into(),
+                voice: "marin".into(),
+                instructions: INSTRUCTIONS.into(),
+                greeting: GREETING.into(),
+            }))
+        }
     })
 }
+
+const INSTRUCTIONS: &str = "You answer the telephone of Harbour Table, a restaurant.";
+const GREETING: &str = "Greet the caller.";
 
 /// The simulated OpenAI account. It decides unless interruptions are to be proven.
 fn openai(url: &str, language: Language, options: &Options) -> Result<OpenAiPlan> {
@@ -285,8 +313,8 @@ fn openai(url: &str, language: Language, options: &Options) -> Result<OpenAiPlan
         api_key: PROVIDER_KEY.to_owned().into(),
         model: "gpt-realtime-2.1".into(),
         voice: "marin".into(),
-        instructions: "You answer the telephone of Harbour Table, a restaurant.".into(),
-        greeting: "Greet the caller.".into(),
+        instructions: INSTRUCTIONS.into(),
+        greeting: GREETING.into(),
         language: language.code().into(),
         transcription: Some(TranscriptionPlan { model: "gpt-transcribe".into(), ..TranscriptionPlan::default() }),
         turns: Turns::TELEPHONE,

@@ -11,8 +11,7 @@ use offhook::stage::Provider;
 const TOLERANCE: f64 = 0.15;
 
 fn kept(name: &str, provider: Provider) -> PathBuf {
-    let provider = if provider == Provider::Openai { "openai" } else { "elevenlabs" };
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{name}.{provider}.txt"))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{name}.{}.txt", provider.name()))
 }
 
 /// What happened to each party, with times.

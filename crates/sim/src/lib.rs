@@ -2,6 +2,7 @@
 
 mod ear;
 mod elevenlabs;
+mod live;
 mod net;
 mod openai;
 mod provider;
@@ -15,6 +16,7 @@ pub mod web;
 
 pub use ear::{Ear, Heard};
 pub use elevenlabs::ElevenLabs;
+pub use live::Live;
 pub use net::{BoxIo, Io, Listener, Network};
 pub use openai::OpenAi;
 pub use provider::{Behaviour, OutputFormat};

@@ -23,8 +23,9 @@ use crate::plan::{HistoryItem, LivePlan};
 use crate::uplink::{Uplink, UplinkControl};
 use crate::writer::Stalled;
 
-/// Speech that does not go on for so long is over: nothing announces its end.
-const UTTERANCE_GAP: Duration = Duration::from_millis(400);
+/// Speech that does not go on for so long is over: nothing announces its end, and it comes as it plays, in pieces of any
+/// length.
+const UTTERANCE_GAP: Duration = Duration::from_secs(1);
 /// The service's limit for one instruction is 500 tokens; a token has three characters or more.
 const CONTENT_MAX: usize = 1500;
 
@@ -99,6 +100,7 @@ impl Live {
 
     /// Tells the voice what to do.
     fn instruct(&mut self, words: &str, outbox: &Uplink) -> Result<(), Stalled> {
+        self.begin_answer();
         let end = (0..=words.len().min(CONTENT_MAX)).rev().find(|it| words.is_char_boundary(*it)).unwrap_or(0);
         self.send(&ClientEvent::InstructionsAppend { content: &words[..end], delegation_id: None }, outbox)
     }
@@ -108,10 +110,15 @@ impl Live {
         if !self.heard.is_empty() {
             call(Input::CallerSpeechStopped { item: None });
             call(Input::CallerText { item: None, text: &std::mem::take(&mut self.heard) });
-            self.answer += 1;
-            self.said.clear();
-            self.downlink.reset();
+            self.begin_answer();
         }
+    }
+
+    /// What is said from now on is another answer.
+    fn begin_answer(&mut self) {
+        self.answer += 1;
+        self.said.clear();
+        self.downlink.reset();
     }
 }
 
@@ -156,10 +163,12 @@ impl Mapper for Live {
             }
             ServerEvent::CallerText { delta } => self.heard.push_str(&delta),
             ServerEvent::AssistantText { delta } => {
+                self.caller_is_done(call);
                 self.said.push_str(&delta);
                 call(Input::AssistantText { item: ItemId(self.answer), text: &self.said });
             }
             ServerEvent::FunctionCall { id, name, arguments } => {
+                self.begin_answer();
                 call(Input::ToolCalled { id: &id, name: &name, arguments: &arguments });
             }
             ServerEvent::Usage { seconds } => {
