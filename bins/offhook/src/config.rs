@@ -131,6 +131,12 @@ pub const SETTINGS: &[Setting] = &[
         "false",
         "Record calls in two channels; in many places callers must be told and agree",
     ),
+    setting(
+        "assistant.recording_format",
+        "OFFHOOK_RECORDING_FORMAT",
+        "wav",
+        "wav (a crash costs a second at most) or opus (several times smaller, coded at 32 kbit/s)",
+    ),
     secret("openai.api_key", "OPENAI_API_KEY", "OpenAI key"),
     setting(
         "openai.base_url",
@@ -757,6 +763,7 @@ impl Source {
         });
         self.parse("limits.audio_chunk_size", "160: a telephone frame has 20 ms", |it| (it == "160").then_some(()));
         let recording = self.flag("assistant.recording");
+        let recording_format = self.one_of("assistant.recording_format", &["wav", "opus"]);
         let sound = self.sound();
         let http_tools = self.http_tools(env);
         let mcp_servers = self.mcp_servers(env);
@@ -796,6 +803,7 @@ impl Source {
                 last_resort: last_resort.map(|it| it.value),
                 sound: sound?,
                 recordings: recording?.then(|| data_dir.join("recordings")),
+                recording_format: recording_format?,
                 time_zone: time_zone?,
             },
             data_dir,

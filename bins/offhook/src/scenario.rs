@@ -153,15 +153,12 @@ impl Scenario {
     fn options(&self, provider: Provider, folder: &Path, virtual_time: bool) -> Result<Options> {
         let it = &self.conversation;
         let seconds = |it: Option<u64>| it.map(Duration::from_secs);
-        let confirm = match it.confirmed.as_deref() {
-            None => None,
-            Some(word) => Some(Confirm {
-                speech: Duration::from_millis(600),
-                meanwhile: if word == "pause" { Meanwhile::Pause } else { Meanwhile::Duck },
-                words_within: Duration::from_millis(1500),
-                back_channel: call::BackChannel::default(),
-            }),
-        };
+        let confirm = it.confirmed.as_deref().map(|word| Confirm {
+            speech: Duration::from_millis(600),
+            meanwhile: if word == "pause" { Meanwhile::Pause } else { Meanwhile::Duck },
+            words_within: Duration::from_millis(1500),
+            back_channel: call::BackChannel::default(),
+        });
         let heard_by = match it.heard_by.as_deref() {
             None | Some("provider") => HeardBy::Provider,
             Some("ourselves") => HeardBy::Ourselves,

@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result};
 use bridge::{AssistantPlan, ElevenLabsPlan, LivePlan, OpenAiPlan, SoundPlan, TranscriptionPlan, Turns};
 use call::CallConfig;
 use desk::{Language, PublicUrl, Route, Settings};
-use sim::{Behaviour, CallOutcome, ElevenLabs, Live, Moment, Network, OpenAi, OutputFormat, Party, Speech, TelephoneNetwork, Timeline};
+use sim::{
+    Behaviour, CallOutcome, ElevenLabs, Live, Moment, Network, OpenAi, OutputFormat, Party, Speech, TelephoneNetwork, Timeline,
+};
 use store::{Fact, Speaker, Store};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -187,6 +189,7 @@ impl Stage {
             last_resort: options.last_resort.clone(),
             sound: options.sound.clone(),
             recordings: Some(options.folder.join("recordings")),
+            recording_format: "wav".into(),
             time_zone: jiff::tz::TimeZone::UTC,
         };
         let database = format!("sqlite:{}", options.folder.join("offhook.db").display());

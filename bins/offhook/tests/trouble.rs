@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use bridge::{CallId, LiveControl, NotPerformed, Performed};
 use call::CallConfig;
 use media::file::{Limits, Reader};
 use offhook::stage::{CALLED, Format, Options, Provider, Stage, TENANT};
@@ -234,6 +235,55 @@ fn a_provider_that_hangs_is_asked_again_excused_and_replaced() {
 }
 
 #[test]
+fn a_session_that_answers_with_errors_only_is_replaced() {
+    // F4: two errors in a row, nothing said between them.
+    after(
+        Provider::Openai,
+        "hear greeting\nsay ask-hours\nhear hours\npress 9\nhear resumed\nhang up",
+        |it| it.poisoned_after = Some(2),
+        |_| (),
+        |it| {
+            assert_eq!((it.outcome.streams, it.row.sessions_lost), (1, 1), "{}", it.story());
+            assert_eq!(it.count(|it| *it == Moment::SessionOpened), 2, "{}", it.story());
+        },
+    );
+}
+
+#[test]
+fn an_answer_that_is_only_written_is_asked_for_again_and_said() {
+    // T18: nobody hears text. It leaves the conversation too, or the model goes on writing.
+    after(
+        Provider::Openai,
+        "hear greeting\nsay ask-hours\nhear hours\nhang up",
+        |it| it.text_only = Some(2),
+        |_| (),
+        |it| {
+            assert_eq!((it.outcome.streams, it.row.sessions_lost), (1, 0), "{}", it.story());
+            assert!(it.lines.iter().any(|it| it.text.starts_with("We are open") && !it.cut), "{}", it.story());
+        },
+    );
+}
+
+#[test]
+fn speech_that_comes_more_slowly_than_it_plays_is_heard_in_full() {
+    // F7, C-20.
+    for provider in [Provider::Openai, Provider::Elevenlabs] {
+        after(
+            provider,
+            // The simulated ear knows speech without pauses only.
+            "wait 15000ms\nsay ask-hours\nwait 25000ms\nhang up",
+            |it| it.burst = 0.8,
+            |_| (),
+            |it| {
+                assert_eq!((it.outcome.streams, it.row.sessions_lost), (1, 0), "{}", it.story());
+                assert!(it.row.underruns > 0, "{}", it.story());
+                assert!(it.lines.len() == 3 && it.lines.iter().all(|it| !it.cut), "{}", it.story());
+            },
+        );
+    }
+}
+
+#[test]
 fn garbage_of_a_provider_is_survived() {
     // F6: two broken events are dropped, a third one means another session; unknown ones mean nothing.
     for (provider, nonsense, lost) in [
@@ -339,22 +389,6 @@ fn a_caller_is_warned_before_the_longest_call_ends() {
             assert!((40..50).contains(&it.outcome.duration.as_secs()), "{:?}", it.outcome.duration);
         },
     );
-}
-
-#[test]
-fn a_provider_that_refuses_leads_to_an_apology() {
-    for provider in [Provider::Openai, Provider::Elevenlabs] {
-        after(
-            provider,
-            "",
-            |it| it.api_key = "another key".into(),
-            |_| (),
-            |it| {
-                assert_eq!(it.row.end_reason.as_deref(), Some("assistant_refused"));
-                assert_eq!(it.answered("/twilio/next/", "<Say> <Hangup/>"), 1, "{}", it.story());
-            },
-        );
-    }
 }
 
 #[test]
@@ -494,6 +528,84 @@ fn calls_are_answered_and_resumed_while_the_database_is_away() {
         drop(journal);
         tasks.finished().await;
     });
+}
+
+#[test]
+fn a_session_of_the_live_service_is_replaced_like_any_other() {
+    after(
+        Provider::Live,
+        "hear greeting\nsay ask-hours\nhear hours for 1000ms\nhear resumed\nhang up",
+        |it| it.breaks_after = Some(Duration::from_millis(6500)),
+        |_| (),
+        |it| assert_eq!((it.outcome.streams, it.row.sessions_lost), (1, 1), "{}", it.story()),
+    );
+}
+
+#[test]
+fn an_order_from_outside_is_carried_out_once_and_a_recording_can_pause() {
+    // S3-12, C-58: a repeated id is acknowledged as done before.
+    let folder = tempfile::tempdir().unwrap();
+    virtual_time(async {
+        let stage = Stage::set(&options(&folder, Provider::Openai)).await.unwrap();
+        let directory = stage.server.bridge.directory();
+        let begun = tokio::time::Instant::now();
+        let outside = async {
+            let order = async |at: u64, id: &str, control: LiveControl| {
+                tokio::time::sleep_until(begun + Duration::from_millis(at)).await;
+                let calls = directory.live_calls();
+                assert_eq!(calls.len(), 1, "at {at} ms");
+                directory.control(&calls[0], id, control).await.unwrap()
+            };
+            assert_eq!(order(500, "a", LiveControl::Record(false)).await, Performed::Now);
+            assert_eq!(order(600, "a", LiveControl::Record(false)).await, Performed::Before);
+            assert_eq!(order(3000, "b", LiveControl::Record(true)).await, Performed::Now);
+            // The same id again is the same order, whatever it says.
+            assert_eq!(order(3100, "b", LiveControl::HangUp).await, Performed::Before);
+            assert_eq!(order(9000, "c", LiveControl::HangUp).await, Performed::Now);
+            assert!(matches!(
+                directory.control(&CallId("nobody".into()), "d", LiveControl::HangUp).await,
+                Err(NotPerformed::NotLive)
+            ));
+        };
+        let ring = stage.telephone.ring("+15550100001", CALLED, "hear greeting".parse().unwrap());
+        let (outcome, ()) = tokio::join!(ring, outside);
+        assert_eq!(outcome.status, "completed");
+        stage.server.bridge.idle().await;
+        stage.server.ledger.journal().flush().await;
+        let rows = stage.server.store.tenant(TENANT).calls(1).await.unwrap();
+        assert_eq!(rows[0].end_reason.as_deref(), Some("hung_up_from_outside"));
+        let recording = std::fs::read_dir(folder.path().join("recordings").join(TENANT)).unwrap().next().unwrap().unwrap();
+        let samples = Reader::open(std::fs::File::open(recording.path()).unwrap(), Limits::FILE).unwrap().read_all().unwrap();
+        let loudest = |from_ms: usize, to_ms: usize| samples[from_ms * 16..to_ms * 16].iter().map(|it| it.unsigned_abs()).max();
+        assert!(loudest(1000, 2500).unwrap() < 200, "the greeting is being said, and not recorded: {:?}", loudest(1000, 2500));
+        assert!(loudest(3200, 5000).unwrap() > 1000, "and then it is: {:?}", loudest(3200, 5000));
+        stage.strike().await;
+    });
+}
+
+#[test]
+fn a_conversation_of_65_minutes_changes_its_session_at_a_pause() {
+    // B89, C-44: sessions of the service end after 60 minutes; ours is replaced before, and the caller hears nothing of it.
+    let story = format!("hear greeting\n{}press 9\nhear farewell", "say book\nhear booked\nwait 296000ms\n".repeat(13));
+    let conversation =
+        CallConfig { duration_max: Duration::from_secs(2 * 3600), idle_after: None, ..offhook::stage::conversation() };
+    after_within(
+        conversation,
+        Provider::Openai,
+        &story,
+        |_| (),
+        |_| (),
+        |it| {
+            assert!(it.outcome.duration > Duration::from_secs(65 * 60), "{:?}", it.outcome.duration);
+            assert_eq!((it.row.sessions_rolled, it.row.sessions_lost, it.outcome.streams), (1, 0, 1));
+            assert_eq!(it.count(|it| *it == Moment::SessionOpened), 2);
+            assert_eq!(it.count(|it| matches!(it, Moment::SessionClosed { code: Some(1001) })), 0, "none expired");
+            assert_eq!(it.lines.iter().filter(|it| it.cut).count(), 0);
+            let booked = it.count(|it| matches!(it, Moment::CallerHeard { utterance: Some("booked"), .. }));
+            assert_eq!(booked, 13);
+            assert!(it.outcome.frames_sent - it.row.frames_in <= 5, "{} {}", it.outcome.frames_sent, it.row.frames_in);
+        },
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use media::file::{Encoding, WavWriter};
+use media::file::{Encoding, OpusWriter, WavWriter};
 use media::g711::ulaw;
 use media::{Frame, SILENCE};
 use sha2::{Digest as _, Sha256};
@@ -102,23 +102,54 @@ impl Recorder {
     }
 }
 
+/// The file of a recording; its name says which.
+enum Writer {
+    Wav(WavWriter<File>),
+    /// Several times smaller; a crash costs half a second more.
+    Opus(Box<OpusWriter<File>>),
+}
+
+/// Two voices, understandable at any time.
+const OPUS_BITS_PER_SECOND: u32 = 32_000;
+
+impl Writer {
+    fn create(path: &Path) -> io::Result<Self> {
+        path.parent().map(std::fs::create_dir_all).transpose()?;
+        let file = File::create(path)?;
+        Ok(match path.extension() {
+            Some(extension) if extension == "opus" => Self::Opus(Box::new(OpusWriter::new(file, 2, 8000, OPUS_BITS_PER_SECOND)?)),
+            _ => Self::Wav(WavWriter::new(file, Encoding::Pcm16, 2, 8000)?),
+        })
+    }
+
+    fn write(&mut self, samples: &[i16]) -> io::Result<()> {
+        match self {
+            Self::Wav(file) => file.write(samples).and_then(|()| file.sync()),
+            Self::Opus(file) => file.write(samples),
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Wav(file) => file.finish().map(drop),
+            Self::Opus(file) => file.finish().map(drop),
+        }
+    }
+}
+
 async fn write(path: PathBuf, mut blocks: mpsc::Receiver<Vec<i16>>) -> Option<(Duration, [u8; 32])> {
     let failed = |error: io::Error| tracing::error!(%error, "the recording cannot be written");
-    let mut writer: Option<WavWriter<File>> = None;
+    let mut writer: Option<Writer> = None;
     let mut frames = 0_u64;
     while let Some(block) = blocks.recv().await {
         let (path, open) = (path.clone(), writer.take());
         frames += block.len() as u64 / 2;
-        let written = spawn_blocking(move || -> io::Result<WavWriter<File>> {
+        let written = spawn_blocking(move || -> io::Result<Writer> {
             let mut writer = match open {
                 Some(writer) => writer,
-                None => {
-                    path.parent().map(std::fs::create_dir_all).transpose()?;
-                    WavWriter::new(File::create(&path)?, Encoding::Pcm16, 2, 8000)?
-                }
+                None => Writer::create(&path)?,
             };
             writer.write(&block)?;
-            writer.sync()?;
             Ok(writer)
         })
         .await;
@@ -173,6 +204,38 @@ mod tests {
         }
         assert!(recorder.finish().await.is_none());
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pause_leaves_silence_of_its_own_length_in_either_kind_of_file() {
+        for kind in ["wav", "opus"] {
+            let folder = std::env::temp_dir().join(format!("offhook-recorder-{}", uuid::Uuid::new_v4()));
+            let path = folder.join(format!("call.{kind}"));
+            let mut recorder = Recorder::start(&path);
+            let tone: Vec<u8> = (0..160).map(|n| ulaw::encode(((n as f32 * 0.4).sin() * 9000.0) as i16)).collect();
+            for second in 0..3 {
+                recorder.pause(second == 1);
+                for _ in 0..50 {
+                    recorder.caller(&Frame::from_ulaw(&tone));
+                    tokio::task::yield_now().await;
+                }
+                // The disk is another thread's.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let Recording { path, length, .. } = recorder.finish().await.unwrap();
+            assert_eq!(length, Duration::from_secs(3), "{kind}");
+            let mut reader = Reader::open(File::open(path).unwrap(), Limits::FILE).unwrap();
+            assert_eq!(reader.spec().channels, 2);
+            let rate = reader.spec().rate as usize;
+            let samples = reader.read_all().unwrap();
+            let loudest = |from: f64, to: f64| {
+                let (from, to) = ((from * rate as f64) as usize * 2, (to * rate as f64) as usize * 2);
+                samples[from..to.min(samples.len())].iter().map(|it| it.unsigned_abs()).max().unwrap()
+            };
+            assert!(loudest(0.2, 0.8) > 5000 && loudest(2.2, 2.8) > 5000, "{kind}");
+            assert!(loudest(1.2, 1.8) < 200, "{kind}: {}", loudest(1.2, 1.8));
+            std::fs::remove_dir_all(folder).unwrap();
+        }
     }
 
     #[tokio::test]

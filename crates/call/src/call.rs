@@ -305,7 +305,7 @@ impl Call {
             return self.end(now, reason, actions);
         }
         self.watch(now, actions);
-        self.timers.set(Timer::Playout, self.playback.next_pump());
+        self.timers.set(Timer::Playout, self.playback.next_pump(now));
         self.timers.set(Timer::Tool, self.tools.next_due());
     }
 
@@ -401,8 +401,14 @@ impl Call {
 fn record_utterances(over: Vec<Utterance>, actions: &mut Vec<Action>) {
     for it in over {
         // Our own phrases are no part of the conversation; of an unheard item nothing was said.
-        if it.item.is_some() && !it.text.is_empty() {
-            actions.push(Action::Record(Event::AssistantSaid { text: it.text, start: it.start, end: it.end, cut: !it.complete }));
+        let text = it.text.trim();
+        if it.item.is_some() && !text.is_empty() {
+            actions.push(Action::Record(Event::AssistantSaid {
+                text: text.to_owned(),
+                start: it.start,
+                end: it.end,
+                cut: !it.complete,
+            }));
         }
     }
 }

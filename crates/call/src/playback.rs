@@ -102,6 +102,10 @@ pub(crate) struct Playback {
     pub(crate) underruns: u64,
     /// The player was stopped on purpose: that it is empty is no underrun.
     stopped: bool,
+    /// How long the ear has waited in the middle of this utterance, all gaps together.
+    dry: Duration,
+    /// How much must have come before it goes on.
+    refill: usize,
     pub(crate) frames: u64,
     accounts: Accounts,
 }
@@ -113,6 +117,17 @@ struct Accounts {
     handed_over: u64,
     thrown_away: u64,
 }
+
+/// Gaps in an utterance, together, after which its source may count as slow, if they are also a tenth of what was heard.
+/// Until then it goes on as soon as anything comes: each gap makes it later by its own length, so that jitter of that
+/// length is hidden from then on.
+const DRY_MAX: Duration = Duration::from_millis(100);
+/// What must have come before an utterance of a slow source goes on: a few longer pauses are speech, many short ones are a
+/// stutter. From 60 ms, doubled each time, to 480 ms.
+const REFILL_MIN: usize = 60 * BYTES_PER_MS;
+const REFILL_MAX: usize = 8 * REFILL_MIN;
+/// Shorter gaps are not counted: the marks' echoes tell no more exactly where the ear is.
+const GAP_MIN: Duration = Duration::from_millis(20);
 
 /// Speech while it is not clear who has the floor: 12 dB down.
 const DUCKED_GAIN: f32 = 0.25;
@@ -144,6 +159,8 @@ impl Playback {
             pending_marks: VecDeque::new(),
             underruns: 0,
             stopped: false,
+            dry: Duration::ZERO,
+            refill: REFILL_MIN,
             frames: 0,
             accounts: Accounts::default(),
         }
@@ -300,17 +317,29 @@ impl Playback {
         self.pass(now);
         while let Some(index) = self.segments.iter().position(|it| !it.closed) {
             let head = self.head(now);
-            let segment = &mut self.segments[index];
+            let segment = &self.segments[index];
             if self.halted || !segment.is_ready() || self.sent - head >= self.lead {
                 break;
             }
             if head == self.sent {
+                if self.is_refilling(segment) {
+                    break;
+                }
                 // The player is idle: what comes now starts to play now.
-                self.underruns += u64::from(segment.sent > 0 && !self.stopped);
+                if segment.sent > 0 && !segment.whole && !self.stopped {
+                    let gap = now.saturating_sub(self.base.1 + time(self.sent - self.base.0));
+                    self.underruns += u64::from(gap >= GAP_MIN);
+                    if self.is_slow(segment) {
+                        self.refill = (self.refill * 2).min(REFILL_MAX);
+                    }
+                    self.dry += gap;
+                }
                 self.base = (self.sent, now);
             }
             self.stopped = false;
+            let segment = &mut self.segments[index];
             if segment.start.is_none() {
+                (self.dry, self.refill) = (Duration::ZERO, REFILL_MIN);
                 segment.start = Some(self.sent);
                 segment.started_at = now + time(self.sent - head);
             }
@@ -390,11 +419,25 @@ impl Playback {
         over
     }
 
-    /// When [`pump`](Self::pump) should be called again: when half of the lead has been played.
-    pub(crate) fn next_pump(&self) -> Option<Duration> {
-        let waiting = !self.halted && self.segments.iter().any(Segment::is_ready);
-        let lead = if waiting { self.lead } else { SILENCE_LEAD };
-        (waiting || self.is_filling()).then(|| self.base.1 + time((self.sent - self.base.0).saturating_sub(lead / 2)))
+    /// When [`pump`](Self::pump) should be called again: when half of the lead has been played. Speech that ran dry waits
+    /// for audio, not for a time.
+    pub(crate) fn next_pump(&self, now: Duration) -> Option<Duration> {
+        let next = self.segments.iter().find(|it| !it.closed).filter(|it| !self.halted && it.is_ready());
+        if next.is_some_and(|it| self.head(now) == self.sent && self.is_refilling(it)) {
+            return None;
+        }
+        let lead = if next.is_some() { self.lead } else { SILENCE_LEAD };
+        (next.is_some() || self.is_filling()).then(|| self.base.1 + time((self.sent - self.base.0).saturating_sub(lead / 2)))
+    }
+
+    /// Whether a segment of a slow source has too little to go on with.
+    fn is_refilling(&self, segment: &Segment) -> bool {
+        self.is_slow(segment) && !segment.whole && !self.stopped && segment.waiting() < self.refill
+    }
+
+    /// Whether a segment comes more slowly than it plays.
+    fn is_slow(&self, segment: &Segment) -> bool {
+        segment.sent > 0 && self.dry >= DRY_MAX.max(time(segment.sent) / 10)
     }
 
     /// Whether every byte that was taken in is accounted for.

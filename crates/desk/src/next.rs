@@ -557,7 +557,11 @@ impl Desk {
             prepare: self.settings.prepare,
             history: resumed.unwrap_or_default(),
             sound: self.settings.sound.clone(),
-            recording: self.settings.recordings.as_ref().map(|it| it.join(&*route.tenant).join(format!("{call}-{epoch}.wav"))),
+            recording: self
+                .settings
+                .recordings
+                .as_ref()
+                .map(|it| it.join(&*route.tenant).join(format!("{call}-{epoch}.{}", self.settings.recording_format))),
         }
     }
 }

@@ -113,6 +113,8 @@ pub struct Settings {
     pub sound: SoundPlan,
     /// Folder for recordings; `None` records nothing.
     pub recordings: Option<PathBuf>,
+    /// `wav` or `opus`.
+    pub recording_format: String,
     pub time_zone: jiff::tz::TimeZone,
 }
 

@@ -397,7 +397,7 @@ impl Session {
                 let mut at = Duration::ZERO;
                 for (bytes, time) in pieces(utterance, self.output) {
                     self.later(at, Due::Audio { event, bytes, time });
-                    at += time / self.service.behaviour.burst;
+                    at += time.div_f32(self.service.behaviour.burst);
                 }
                 self.speaking = Some(Speaking { event, utterance, began: Instant::now(), generated: Duration::ZERO });
                 self.later(Duration::from_millis(utterance.ms() as u64), Due::SpeechOver(event));

@@ -46,8 +46,18 @@ async fn session(State(service): State<Live>, request: Request) -> Response {
     }
     upgrade(request, move |socket| async move {
         let ears = Ears::new(service.behaviour.speech.caller, Format::Ulaw8k);
-        let session =
-            Session { service, socket, ears, agenda: Agenda::new(), started: false, speaking: None, tools: Vec::new(), closed: false };
+        let session = Session {
+            service,
+            socket,
+            ears,
+            agenda: Agenda::new(),
+            started: false,
+            resumes: false,
+            speaking: None,
+            spoken: Duration::ZERO,
+            tools: Vec::new(),
+            closed: false,
+        };
         session.run().await;
     })
 }
@@ -67,8 +77,12 @@ struct Session {
     ears: Ears,
     agenda: Agenda<Due>,
     started: bool,
+    /// It was given a history and has said nothing yet.
+    resumes: bool,
     /// What is being said.
     speaking: Option<&'static str>,
+    /// Speech sent so far.
+    spoken: Duration,
     tools: Vec<(String, String)>,
     closed: bool,
 }
@@ -125,6 +139,7 @@ impl Session {
                 let text = event["content"].as_str().unwrap_or_default().to_owned();
                 let cause = match crate::script::first_key(&text) {
                     Some(key) => Cause::Key(key),
+                    None if std::mem::take(&mut self.resumes) => Cause::Continue,
                     None if self.speaking.is_none() && text.contains("Greet") => Cause::Start,
                     None => Cause::Asked,
                 };
@@ -159,7 +174,8 @@ impl Session {
         }
         self.started = true;
         let items = session["input"].as_array().map_or(0, Vec::len);
-        if items > 0 {
+        self.resumes = items > 0;
+        if self.resumes {
             self.note(Moment::Replayed { items });
         }
         self.note(Moment::SessionConfigured { input: "audio/pcmu".into(), output: "audio/pcmu".into() });
@@ -197,6 +213,13 @@ impl Session {
         match due {
             Due::Event(event) | Due::Word(event) => self.send(event).await,
             Due::Audio(bytes) => {
+                self.spoken += Duration::from_millis(bytes.len() as u64 / 8);
+                if self.service.behaviour.breaks(self.spoken) {
+                    // The socket is gone without a close, as when a network drops out.
+                    self.note(Moment::SessionClosed { code: None });
+                    self.closed = true;
+                    return;
+                }
                 let mut delta = String::new();
                 wire::audio::encode(&bytes, &mut delta);
                 self.send(json!({"type": "session.output_audio.delta", "delta": delta})).await;
@@ -234,7 +257,8 @@ impl Session {
                 let id = format!("call_{}", Uuid::new_v4().simple());
                 self.note(Moment::ToolCalled { name: name.clone() });
                 self.tools.push((id.clone(), name.clone()));
-                let item = json!({"type": "function_call", "status": "completed", "call_id": id, "name": name, "arguments": "{}"});
+                let item =
+                    json!({"type": "function_call", "status": "completed", "call_id": id, "name": name, "arguments": "{}"});
                 let event = json!({"type": "response.output_item.done", "item": item});
                 self.agenda.later(Duration::ZERO, Due::Event(json!({"type": "response.event", "event": event})));
             }

@@ -79,6 +79,8 @@ struct ActiveResponse {
     id: String,
     item: String,
     utterance: Option<&'static Utterance>,
+    /// What it writes instead of saying it.
+    text: Option<&'static str>,
     generated: Duration,
 }
 
@@ -105,6 +107,8 @@ struct Session {
     items: HashMap<String, Item>,
     /// What the next response answers.
     cause: Option<Cause>,
+    /// An answer that was only written, by its item, and what it answers: once deleted, that is unanswered again.
+    written: Option<(String, Option<Cause>)>,
     replayed: usize,
     /// Answers begun.
     answers: usize,
@@ -210,6 +214,7 @@ impl Session {
             active: None,
             items: HashMap::new(),
             cause: None,
+            written: None,
             replayed: 0,
             answers: 0,
             spoken: Duration::ZERO,
@@ -269,7 +274,10 @@ impl Session {
                 Arrived::Text(text) => self.receive(&text).await,
                 Arrived::Binary => self.close(1003, "binary").await,
                 Arrived::Due(due) => self.happen(due).await,
-                Arrived::Closed(code) => return self.note(Moment::SessionClosed { code }),
+                Arrived::Closed(code) => {
+                    self.service.behaviour.heal();
+                    return self.note(Moment::SessionClosed { code });
+                }
             }
         }
     }
@@ -484,6 +492,9 @@ impl Session {
     async fn delete(&mut self, item_id: &str) {
         match self.items.remove(item_id) {
             Some(item) => {
+                if let Some((_, cause)) = self.written.take_if(|it| it.0 == item_id) {
+                    self.cause = cause;
+                }
                 if let Some(utterance) = item.utterance {
                     self.note(Moment::Deleted { utterance: utterance.name });
                 }
@@ -494,6 +505,9 @@ impl Session {
     }
 
     async fn create_response(&mut self, response: &Value) {
+        if self.service.behaviour.is_poisoned(self.answers) {
+            return self.error("server_error", "The server had an error while processing your request", None, None).await;
+        }
         if self.active.is_some() {
             let message = "Conversation already has an active response in progress";
             return self.error("conversation_already_has_active_response", message, None, None).await;
@@ -570,15 +584,21 @@ impl Session {
         }
         self.answers += 1;
         let (response, item) = (id("resp"), id("item"));
-        let reply = cause.and_then(|it| self.service.behaviour.reply(&it));
+        let reply = cause.as_ref().and_then(|it| self.service.behaviour.reply(it));
         let head = json!({"id": response, "object": "realtime.response", "status": "in_progress", "status_details": null, "output": [], "usage": null});
         self.send(json!({"type": "response.created", "response": head})).await;
         self.send(json!({"type": "rate_limits.updated", "rate_limits": []})).await;
-        let mut active = ActiveResponse { id: response.clone(), item: item.clone(), utterance: None, generated: Duration::ZERO };
+        let mut active =
+            ActiveResponse { id: response.clone(), item: item.clone(), utterance: None, text: None, generated: Duration::ZERO };
         let mut at = delay;
         match reply {
             Some(Reply::Say(name)) => {
                 let Some(utterance) = self.service.behaviour.utterance(&name) else { return };
+                if self.service.behaviour.is_text_only(self.answers) {
+                    self.written = Some((item, cause));
+                    self.active = Some(ActiveResponse { text: Some(utterance.text), ..active });
+                    return self.later(at, Due::ResponseOver);
+                }
                 self.note(Moment::SpeaksTo { utterance: utterance.name });
                 active.utterance = Some(utterance);
                 self.items.insert(item.clone(), Item { utterance: Some(utterance), audio: None });
@@ -594,7 +614,7 @@ impl Session {
                 }
                 for (bytes, time) in pieces(utterance, self.output) {
                     self.later(at, Due::Audio { bytes, time });
-                    at += time / self.service.behaviour.burst;
+                    at += time.div_f32(self.service.behaviour.burst);
                 }
             }
             Some(Reply::Call(name)) => {
@@ -630,6 +650,17 @@ impl Session {
     async fn finish_response(&mut self, status: &str, details: Value) {
         let Some(active) = self.active.take() else { return };
         let mut output = Vec::new();
+        if let Some(text) = active.text {
+            self.items.insert(active.item.clone(), Item { utterance: None, audio: None });
+            let place = json!({"response_id": active.id, "item_id": active.item, "output_index": 0, "content_index": 0});
+            self.send(with(&place, json!({"type": "response.output_text.delta", "delta": text}))).await;
+            self.send(with(&place, json!({"type": "response.output_text.done", "text": text}))).await;
+            let content = json!([{"type": "output_text", "text": text}]);
+            let item = json!({"id": active.item, "object": "realtime.item", "type": "message", "status": "completed", "role": "assistant", "content": content});
+            self.send(json!({"type": "response.output_item.done", "response_id": active.id, "output_index": 0, "item": item}))
+                .await;
+            output.push(item);
+        }
         if let Some(utterance) = active.utterance {
             let place = json!({"response_id": active.id, "item_id": active.item, "output_index": 0, "content_index": 0});
             self.send(with(&place, json!({"type": "response.output_audio.done"}))).await;

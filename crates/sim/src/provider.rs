@@ -42,13 +42,17 @@ pub struct Behaviour {
     /// From the connection to the configured session.
     pub setup: Duration,
     /// Speech is generated this many times faster than it plays.
-    pub burst: u32,
+    pub burst: f32,
     /// After so much speech the first session's socket breaks, in the middle of whatever it says.
     pub breaks_after: Option<Duration>,
     /// Set once it has broken.
     broken: Arc<AtomicBool>,
     /// The assistant ends the conversation by itself after this long (ElevenLabs).
     pub hangs_up_after: Option<Duration>,
+    /// After so many answers the first session refuses every further request with a server error (OpenAI).
+    pub poisoned_after: Option<usize>,
+    /// This answer of the first session, from 1, is only written (OpenAI): what models do after a history of texts.
+    pub text_only: Option<usize>,
     /// Messages that no client expects, sent at the beginning of each session.
     pub nonsense: Vec<String>,
     /// After so many answers a session says nothing more and keeps its socket open: it hangs.
@@ -66,13 +70,30 @@ impl Behaviour {
             api_key: api_key.to_owned(),
             session_max: Duration::from_secs(3600),
             setup: Duration::ZERO,
-            burst: 4,
+            burst: 4.0,
             breaks_after: None,
             hangs_up_after: None,
+            poisoned_after: None,
+            text_only: None,
             broken: Arc::default(),
             nonsense: Vec::new(),
             answers_max: usize::MAX,
         }
+    }
+
+    /// Whether a session that has given so many answers refuses the next one.
+    pub(crate) fn is_poisoned(&self, answers: usize) -> bool {
+        self.poisoned_after.is_some_and(|it| answers >= it) && !self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Whether the answer with this number, from 1, is only written.
+    pub(crate) fn is_text_only(&self, answer: usize) -> bool {
+        self.text_only == Some(answer) && !self.broken.load(Ordering::Relaxed)
+    }
+
+    /// The first session is over.
+    pub(crate) fn heal(&self) {
+        self.broken.store(true, Ordering::Relaxed);
     }
 
     /// Whether the socket breaks now that so much was said.

@@ -71,6 +71,8 @@ pub struct CallRow {
     pub frames_in_dropped: u64,
     pub frames_out: u64,
     pub assistant_ms_dropped: u64,
+    /// Times that the assistant's speech ran dry in the middle of an utterance.
+    pub underruns: u64,
     /// Of the worst stream: how unevenly caller frames arrived, and the longest gap.
     pub jitter_us: u64,
     pub longest_gap_ms: u64,
@@ -425,6 +427,7 @@ fn call_row(row: &SqliteRow) -> Result<CallRow, sqlx::Error> {
         frames_in_dropped: count("frames_in_dropped")?,
         frames_out: count("frames_out")?,
         assistant_ms_dropped: count("assistant_ms_dropped")?,
+        underruns: count("underruns")?,
         jitter_us: count("jitter_us")?,
         longest_gap_ms: count("longest_gap_ms")?,
         speech_dbfs: row.try_get::<Option<i64>, _>("speech_dbfs")?.map(|it| it as i16),

@@ -129,6 +129,8 @@ impl Response {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct OutputItem {
+    /// The service's id.
+    pub id: Option<String>,
     /// `message`, `function_call`, …
     #[serde(rename = "type")]
     pub kind: Option<String>,

@@ -392,7 +392,14 @@ impl OpenAi {
             // Nothing (more) will be said: the caller hears silence unless something is done.
             self.failures += 1;
             let error = response.status_details.clone().and_then(|it| it.error).unwrap_or_default();
-            let code = if response.is_text_only() { "text_only" } else { error.name() };
+            let mut code = error.name();
+            if response.is_text_only() {
+                code = "text_only";
+                // A model imitates what it finds in its conversation.
+                for item_id in response.output.iter().filter_map(|it| it.id.as_deref()) {
+                    self.send(&ClientEvent::ItemDelete { item_id }, outbox)?;
+                }
+            }
             tracing::warn!(code, failures = self.failures, "an answer failed");
             if FATAL.contains(&error.name()) {
                 return Err(Fault::Refused(error.name().to_owned()));

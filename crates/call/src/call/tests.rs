@@ -324,6 +324,21 @@ fn an_underrun_does_not_count_as_heard() {
 }
 
 #[test]
+fn speech_that_comes_too_slowly_pauses_and_does_not_stutter() {
+    // F7, C-20: 20 ms every 40 ms. Pauses become fewer and longer; nothing is lost.
+    let mut bench = Bench::new(config());
+    bench.line("0 ready");
+    for n in 0..100 {
+        bench.line(&format!("{} says r1 i1 20ms", n * 40));
+    }
+    bench.line("4000 whole r1 i1");
+    bench.line("6000 until");
+    let counters = bench.call.counters();
+    assert_eq!(counters.played_frames, 100);
+    assert!((5..=12).contains(&counters.underruns), "{} pauses in 4 s, of 99 that were possible", counters.underruns);
+}
+
+#[test]
 fn items_that_were_not_begun_are_forgotten() {
     check(
         "0 ready
@@ -403,7 +418,7 @@ fn elevenlabs_decides_by_event_id() {
          0 says r3 i3 1000ms
          190 interrupted r3
          210 says r3 i3 100ms
-         300 says r4 i4 40ms
+         300 says r4 i4 100ms
          300 text i4 sure
          2000 until",
         "0 record assistant_ready
@@ -413,7 +428,7 @@ fn elevenlabs_decides_by_event_id() {
          190 clear
          190 truncate i3 190ms
          190 record interrupted(190ms of 1s heard)
-         300 play 40ms
+         300 play 100ms
          700 record said 'sure' cut=false",
     );
 }
