@@ -75,7 +75,7 @@ pub fn voice() -> [u8; FRAME_BYTES] {
 
 /// A call in the middle of a conversation.
 fn talking() -> Call {
-    let manner = Manner { decides: true, utterance_gap: None, session_life: None };
+    let manner = Manner { decides: true, utterance_gap: None, session_life: None, session_tokens: None };
     let config = CallConfig { duration_max: Duration::MAX, ..CallConfig::new(vec![manner]) };
     let mut call = Call::new(config);
     call.handle(Duration::ZERO, Input::AssistantReady { opened: false }, &mut Vec::new());

@@ -6,6 +6,7 @@ fuzz_target!(|text: &str| {
     let _ = wire::twilio::FromTwilio::parse(text);
     let _ = wire::openai::ServerEvent::parse(text);
     let _ = wire::elevenlabs::ServerEvent::parse(text);
+    let _ = wire::live::ServerEvent::parse(text);
     let mut bytes = Vec::new();
     if wire::audio::decode(text, &mut bytes).is_ok() {
         let mut again = String::new();

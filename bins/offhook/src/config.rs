@@ -217,6 +217,12 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "What is kept of a context that is full, 0 to 1: less saves money on long calls; empty: as much as fits",
     ),
+    setting(
+        "openai.session_tokens",
+        "OPENAI_SESSION_TOKENS",
+        "20000",
+        "A session whose answers are made from more tokens is replaced in the next pause, and its successor knows the words only: long calls stay quick and cheap; empty: never",
+    ),
     setting("openai.tracing", "OPENAI_TRACING", "false", "Traces at OpenAI, which hold what was said"),
     setting("live.url", "OPENAI_LIVE_URL", "wss://api.openai.com/v1/live/sessions", "Address of OpenAI Live"),
     setting("live.model", "OPENAI_LIVE_MODEL", "gpt-live-1", "Voice model of OpenAI Live"),
@@ -1129,6 +1135,7 @@ impl Source {
         let parallel = self.optional("openai.parallel_tool_calls", "true, false or nothing", |it| it.parse::<bool>().ok());
         let speed = self.optional_share("openai.speed", 0.25..=1.5);
         let retention_ratio = self.optional_share("openai.retention_ratio", 0.0..=1.0);
+        let session_tokens = self.optional_number("openai.session_tokens", 1000..=1_000_000);
         let max_output_tokens = self.optional_number("openai.max_output_tokens", 1..=4096);
         let tool_choice = self.one_of("openai.tool_choice", &["auto", "none", "required"]);
         let tracing = self.flag("openai.tracing");
@@ -1159,6 +1166,7 @@ impl Source {
             reasoning_effort: effort?,
             max_output_tokens: max_output_tokens?.map(|it| it as u32),
             retention_ratio: retention_ratio?,
+            session_tokens: session_tokens?,
             tracing: tracing?,
         })))
     }
@@ -1352,6 +1360,7 @@ url = "https://crm.example.com/mcp"
 
     #[test]
     fn models_that_end_are_warned_about() {
+        // C-48.
         let warned = |model: &str| load(None, &env(&[("OPENAI_MODEL", model)])).unwrap().warnings;
         assert!(warned("gpt-realtime")[0].contains("2027-01-20") && warned("gpt-realtime-mini")[0].contains("ends on"));
         assert!(warned("gpt-realtime-2.1").is_empty() && warned("gpt-realtime-1.5").is_empty());

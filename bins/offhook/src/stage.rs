@@ -329,6 +329,7 @@ fn openai(url: &str, language: Language, options: &Options) -> Result<OpenAiPlan
         reasoning_effort: None,
         max_output_tokens: None,
         retention_ratio: None,
+        session_tokens: None,
         tracing: false,
     })
 }

@@ -45,11 +45,13 @@ fn failures(options: Options, change: impl FnOnce(&mut Behaviour)) -> (Vec<Strin
 
 #[test]
 fn openai_passthrough() {
+    // C-25, C-28: transcript, tools and latency of every turn are in the record.
     play(Provider::Openai, Format::Ulaw, "en", 1);
 }
 
 #[test]
 fn openai_that_insists_on_24_khz() {
+    // C-16.
     play(Provider::Openai, Format::Pcm16, "en", 1);
 }
 
@@ -65,6 +67,7 @@ fn elevenlabs_passthrough() {
 
 #[test]
 fn elevenlabs_that_insists_on_16_khz() {
+    // C-17.
     play(Provider::Elevenlabs, Format::Pcm16, "en", 1);
 }
 
@@ -86,6 +89,7 @@ fn under_a_path_prefix() {
 
 #[test]
 fn with_every_enhancement() {
+    // C-22.
     let mut noise = 1_u32;
     let room: Vec<i16> = (0..40_000)
         .map(|_| {

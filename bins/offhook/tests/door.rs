@@ -239,6 +239,7 @@ fn the_media_socket_takes_a_signature_and_a_token() {
 
 #[test]
 fn two_sockets_that_race_for_one_token_make_one_call() {
+    // C-56.
     at_the_door(|door| async {
         let known = door.expected_call().await;
         let mut sockets = Vec::new();
@@ -258,6 +259,7 @@ fn two_sockets_that_race_for_one_token_make_one_call() {
 
 #[test]
 fn a_socket_that_says_nothing_or_nonsense_is_closed() {
+    // C-19.
     at_the_door(|door| async {
         let mut silent = door.socket(true).await.unwrap();
         assert_eq!(close_code(&mut silent).await, Some(1008), "silence");
@@ -360,6 +362,7 @@ fn a_proxy_may_take_the_prefix_away() {
 
 #[test]
 fn webhooks_that_come_at_the_same_time_get_one_answer() {
+    // C-55: who answers a webhook decides alone.
     at_the_door(|door| async {
         let parameters = door.parameters();
         let signature = door.signature("/twilio/voice", &parameters);

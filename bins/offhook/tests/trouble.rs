@@ -130,6 +130,7 @@ fn the_caller_hangs_up_in_the_middle_of_an_answer() {
 
 #[test]
 fn the_callers_socket_is_lost_and_the_call_goes_on() {
+    // C-58.
     plain("hear greeting\nsay ask-hours\nhear hours for 1000ms\nlose socket\nhear resumed\npress 9\nhear farewell", |it| {
         assert_eq!((it.outcome.streams, it.row.epoch, it.row.resumes), (2, 1, 1), "{}", it.story());
         assert_eq!(it.count(|it| matches!(it, Moment::Replayed { items } if *items == 3)), 1, "{}", it.story());
@@ -236,7 +237,7 @@ fn a_provider_that_hangs_is_asked_again_excused_and_replaced() {
 
 #[test]
 fn a_session_that_answers_with_errors_only_is_replaced() {
-    // F4: two errors in a row, nothing said between them.
+    // F4, C-46: two errors in a row, nothing said between them.
     after(
         Provider::Openai,
         "hear greeting\nsay ask-hours\nhear hours\npress 9\nhear resumed\nhang up",
@@ -543,7 +544,7 @@ fn a_session_of_the_live_service_is_replaced_like_any_other() {
 
 #[test]
 fn an_order_from_outside_is_carried_out_once_and_a_recording_can_pause() {
-    // S3-12, C-58: a repeated id is acknowledged as done before.
+    // S3-12: a repeated id is acknowledged as done before.
     let folder = tempfile::tempdir().unwrap();
     virtual_time(async {
         let stage = Stage::set(&options(&folder, Provider::Openai)).await.unwrap();
@@ -610,6 +611,7 @@ fn a_conversation_of_65_minutes_changes_its_session_at_a_pause() {
 
 #[test]
 fn nothing_drifts_in_half_an_hour() {
+    // C-57.
     let story =
         "hear greeting\nwait 1800000ms\nsay ask-hours\nhear hours for 1000ms\nsay book\nhear booked\npress 9\nhear farewell";
     plain(story, |it| {

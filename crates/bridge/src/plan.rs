@@ -116,6 +116,8 @@ pub struct OpenAiPlan {
     pub max_output_tokens: Option<u32>,
     /// 0 to 1: what is kept of a full context.
     pub retention_ratio: Option<f64>,
+    /// See [`call::Manner::session_tokens`].
+    pub session_tokens: Option<u64>,
     /// Traces at the service.
     pub tracing: bool,
 }

@@ -193,6 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_disk_that_takes_nothing_costs_the_recording_and_nothing_else() {
+        // C-21.
         // A device that is always full, behind a name that can be opened.
         let folder = std::env::temp_dir().join(format!("offhook-recorder-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();

@@ -66,6 +66,7 @@ fn plan(call: &str) -> CallPlan {
         reasoning_effort: Option::None,
         max_output_tokens: Option::None,
         retention_ratio: Option::None,
+        session_tokens: Option::None,
         tracing: false,
     }));
     let minute = Duration::from_secs(60);

@@ -224,6 +224,7 @@ impl Call {
                 self.counters.input_tokens += input_tokens;
                 self.counters.cached_tokens += cached_tokens;
                 self.counters.output_tokens += output_tokens;
+                self.session_grown(input_tokens);
             }
             Input::AssistantEnded(reason) => self.assistant_ended(now, reason, actions),
             Input::Control(control) => self.control(now, control, actions),

@@ -117,6 +117,9 @@ pub struct Manner {
     pub utterance_gap: Option<Duration>,
     /// Its sessions end after a time; they are replaced this long after their start, when nobody speaks.
     pub session_life: Option<Duration>,
+    /// Its answers become slow and dear as the conversation grows: a session whose answer was made from more input tokens
+    /// than this, and from twice as many as its first one, is replaced in the next pause. A new one knows the words only.
+    pub session_tokens: Option<u64>,
 }
 
 /// How the caller takes the floor from the assistant. With a provider that decides, the provider's word is final, and our

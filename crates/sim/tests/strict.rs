@@ -129,6 +129,7 @@ fn say(message: Value) -> Message {
 
 #[test]
 fn twilio_has_a_code_for_every_carelessness() {
+    // C-18.
     let media = |payload: &str| json!({"event": "media", "streamSid": STREAM_SID, "media": {"payload": payload}});
     assert_eq!(codes(Careless::Refuse), [31_920], "an upgrade that is refused");
     assert_eq!(codes(Careless::Vanish), [31_903], "a server that vanishes");

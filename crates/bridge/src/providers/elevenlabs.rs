@@ -52,7 +52,7 @@ enum Greeting {
 
 impl ElevenLabsPlan {
     pub(crate) fn manner(&self) -> Manner {
-        Manner { decides: true, utterance_gap: Some(UTTERANCE_GAP), session_life: None }
+        Manner { decides: true, utterance_gap: Some(UTTERANCE_GAP), session_life: None, session_tokens: None }
     }
 
     /// What is asked of the agent's settings, by the names that people find there.

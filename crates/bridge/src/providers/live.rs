@@ -46,7 +46,7 @@ pub(crate) struct Live {
 
 impl LivePlan {
     pub(crate) fn manner(&self) -> Manner {
-        Manner { decides: true, utterance_gap: Some(UTTERANCE_GAP), session_life: None }
+        Manner { decides: true, utterance_gap: Some(UTTERANCE_GAP), session_life: None, session_tokens: None }
     }
 }
 

@@ -122,7 +122,12 @@ impl<T: Default> Numbered<T> {
 
 impl OpenAiPlan {
     pub(crate) fn manner(&self) -> Manner {
-        Manner { decides: self.decides, utterance_gap: None, session_life: Some(SESSION_LIFE) }
+        Manner {
+            decides: self.decides,
+            utterance_gap: None,
+            session_life: Some(SESSION_LIFE),
+            session_tokens: self.session_tokens,
+        }
     }
 
     /// Whether this is Azure's form of the service, which has its own header for keys.

@@ -42,6 +42,8 @@ pub(super) struct Session {
     pub(super) excused: bool,
     /// It has served long enough.
     pub(super) roll_due: bool,
+    /// From how many tokens its first answer was made.
+    first_tokens: Option<u64>,
 }
 
 impl Session {
@@ -69,6 +71,7 @@ impl Call {
         self.session.link = Link::Ready;
         self.session.number += 1;
         self.session.ready_at = now;
+        self.session.first_tokens = None;
         self.timers.set(Timer::Answer, None);
         self.timers.set(Timer::Roll, self.manner().session_life.map(|it| now + it));
         actions.push(Action::Record(Event::AssistantReady { after: now, candidate: self.session.candidate }));
@@ -161,6 +164,13 @@ impl Call {
         }
         self.session.roll_due = true;
         self.timers.set(Timer::Roll, Some(now + ROLL_MAX));
+    }
+
+    /// An answer was made from so many tokens.
+    pub(super) fn session_grown(&mut self, tokens: u64) {
+        let first = *self.session.first_tokens.get_or_insert(tokens);
+        let limit = self.manner().session_tokens.map(|it| it.max(2 * first));
+        self.session.roll_due |= limit.is_some_and(|it| tokens > it);
     }
 
     /// Replaces a session that still works.
