@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use offhook::config::{self, Config};
 use offhook::convert::Convert;
 use offhook::server::{Parts, Server};
-use offhook::stage::{self, Format, Options, Provider};
+use offhook::stage::{Format, Options, Provider};
 use offhook::{demo, scenario};
 use store::Store;
 use tokio::net::TcpListener;
@@ -187,22 +187,13 @@ async fn show(provider: Provider, format: Format, language: String, calls: usize
     }
     let folder = tempfile::Builder::new().prefix("offhook-demo-").tempdir()?.keep();
     let options = Options {
-        provider,
-        format,
         language,
         calls,
         calls_max: calls + 10,
-        prefix: String::new(),
         network: sim::Network::Loopback,
-        sound: bridge::SoundPlan::default(),
-        conversation: stage::conversation(),
-        then: None,
-        prepare: true,
-        destinations: BTreeMap::new(),
-        last_resort: None,
         virtual_time: false,
         print: true,
-        folder: folder.clone(),
+        ..Options::simulated(provider, format, &folder)
     };
     println!("A call in real time: {provider:?}, {format:?}, {} call{}.\n", calls, if calls == 1 { "" } else { "s" });
     let (report, stage) = demo::run(&options).await?;

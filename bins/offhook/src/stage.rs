@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use bridge::{AssistantPlan, ElevenLabsPlan, LivePlan, OpenAiPlan, SoundPlan, TranscriptionPlan, Turns};
+use bridge::{AssistantPlan, ElevenLabsPlan, LivePlan, OpenAiPlan, SoundPlan, TranscriptionPlan};
 use call::CallConfig;
 use desk::{Language, PublicUrl, Route, Settings};
 use sim::{
@@ -66,6 +66,8 @@ pub struct Options {
     pub sound: SoundPlan,
     /// What all calls have in common.
     pub conversation: CallConfig,
+    /// The agent is asked to speak the route's language and to say the route's greeting (ElevenLabs).
+    pub overrides: bool,
     /// Who answers when the first one cannot; behaves as it should.
     pub then: Option<Provider>,
     /// The first session is opened while it rings.
@@ -95,6 +97,7 @@ impl Options {
             prefix: String::new(),
             sound: SoundPlan::default(),
             conversation: conversation(),
+            overrides: false,
             then: None,
             prepare: true,
             destinations: BTreeMap::new(),
@@ -286,9 +289,10 @@ fn provider(
             AssistantPlan::OpenAi(Arc::new(openai(&format!("ws://{address}/v1/realtime"), language, options)?))
         }
         Provider::Elevenlabs => {
-            let service = ElevenLabs::new(behaviour, timeline.clone(), AGENT, address);
-            tokio::spawn(service.serve(listener, stop.clone()));
-            AssistantPlan::ElevenLabs(Arc::new(elevenlabs(&format!("http://{address}"), language)?))
+            let api_key = Some(PROVIDER_KEY).filter(|_| !behaviour.api_key.is_empty());
+            let plan = elevenlabs(&format!("http://{address}"), api_key, language, options)?;
+            tokio::spawn(ElevenLabs::new(behaviour, timeline.clone(), AGENT, address).serve(listener, stop.clone()));
+            AssistantPlan::ElevenLabs(Arc::new(plan))
         }
         Provider::Live => {
             tokio::spawn(Live { behaviour, timeline: timeline.clone() }.serve(listener, stop.clone()));
@@ -312,35 +316,22 @@ const GREETING: &str = "Greet the caller.";
 fn openai(url: &str, language: Language, options: &Options) -> Result<OpenAiPlan> {
     let interruption = &options.conversation.interruption;
     Ok(OpenAiPlan {
-        url: Url::parse(url)?,
-        api_key: PROVIDER_KEY.to_owned().into(),
-        model: "gpt-realtime-2.1".into(),
-        voice: "marin".into(),
         instructions: INSTRUCTIONS.into(),
         greeting: GREETING.into(),
         language: language.code().into(),
         transcription: Some(TranscriptionPlan { model: "gpt-transcribe".into(), ..TranscriptionPlan::default() }),
-        turns: Turns::TELEPHONE,
         decides: interruption.confirm.is_none() && interruption.heard_by == call::HeardBy::Provider,
-        noise_reduction: None,
-        speed: None,
-        tool_choice: "auto".into(),
-        parallel_tool_calls: None,
-        reasoning_effort: None,
-        max_output_tokens: None,
-        retention_ratio: None,
-        session_tokens: None,
-        tracing: false,
+        ..OpenAiPlan::new(Url::parse(url)?, PROVIDER_KEY.to_owned().into(), "gpt-realtime-2.1")
     })
 }
 
-/// The simulated ElevenLabs agent, which permits no overrides.
-fn elevenlabs(base_url: &str, language: Language) -> Result<ElevenLabsPlan> {
+/// The simulated ElevenLabs agent.
+fn elevenlabs(base_url: &str, api_key: Option<&str>, language: Language, options: &Options) -> Result<ElevenLabsPlan> {
     Ok(ElevenLabsPlan {
         base_url: Url::parse(base_url)?,
         agent_id: AGENT.into(),
-        api_key: Some(PROVIDER_KEY.to_owned().into()),
-        allow_overrides: false,
+        api_key: api_key.map(|it| it.to_owned().into()),
+        allow_overrides: options.overrides,
         language: language.code().into(),
         prompt: None,
         first_message: None,

@@ -67,8 +67,18 @@ fn after_within(
     check: impl FnOnce(&Aftermath),
 ) {
     let folder = tempfile::tempdir().unwrap();
+    after_on(Options { conversation, ..options(&folder, provider) }, script, change, prepare, check);
+}
+
+/// Same, on a stage of any kind.
+fn after_on(
+    options: Options,
+    script: &str,
+    change: impl FnOnce(&mut Behaviour),
+    prepare: impl FnOnce(&mut Stage),
+    check: impl FnOnce(&Aftermath),
+) {
     virtual_time(async {
-        let options = Options { conversation, ..options(&folder, provider) };
         let mut stage = Stage::set_with(&options, change).await.unwrap();
         prepare(&mut stage);
         // Let everything that was started come to rest.
@@ -81,7 +91,7 @@ fn after_within(
         let rows = scope.calls(10).await.unwrap();
         assert_eq!(rows.len(), 1, "one call, one record");
         let lines = scope.transcript(&rows[0].id).await.unwrap();
-        let after = Aftermath { outcome, row: rows[0].clone(), folder: folder.path().to_owned(), lines, stage };
+        let after = Aftermath { outcome, row: rows[0].clone(), folder: options.folder.clone(), lines, stage };
         assert_eq!(after.stage.server.bridge.directory().live(), 0, "no call is left");
         let opened = after.count(|it| *it == Moment::SessionOpened);
         let closed = after.count(|it| matches!(it, Moment::SessionClosed { .. }));
@@ -402,6 +412,47 @@ fn an_agent_that_permits_no_overrides_works_without_and_one_that_ends_by_itself_
         |it| {
             assert_eq!(it.row.end_reason.as_deref(), Some("assistant_hung_up"), "{}", it.story());
             assert_eq!(it.answered("/twilio/next/", "<Hangup/>"), 1);
+        },
+    );
+}
+
+#[test]
+fn an_agent_may_be_public_and_may_permit_overrides_or_not() {
+    let story = "hear greeting\nsay ask-hours\nhear hours\nhang up";
+    // No key: the agent is talked to by its name, without a signed address.
+    after(
+        Provider::Elevenlabs,
+        story,
+        |it| it.api_key.clear(),
+        |_| (),
+        |it| {
+            assert_eq!(it.row.end_reason.as_deref(), Some("caller_hung_up"), "{}", it.story());
+        },
+    );
+    for (permits, reason, story) in [(true, "caller_hung_up", story), (false, "assistant_refused", "")] {
+        let folder = tempfile::tempdir().unwrap();
+        after_on(
+            Options { overrides: true, ..options(&folder, Provider::Elevenlabs) },
+            story,
+            |it| it.permits_overrides = permits,
+            |_| (),
+            |it| assert_eq!(it.row.end_reason.as_deref(), Some(reason), "{}", it.story()),
+        );
+    }
+}
+
+#[test]
+fn a_message_that_is_too_large_costs_its_session_and_nothing_else() {
+    // F6, T18: five megabytes, where four are the limit; it never becomes better, so the caller is told.
+    after(
+        Provider::Openai,
+        "",
+        |it| it.nonsense = vec![format!(r#"{{"type":"brand.new","x":"{}"}}"#, "y".repeat(5 << 20))],
+        |_| (),
+        |it| {
+            assert_eq!(it.row.end_reason.as_deref(), Some("assistant_resting"), "{}", it.story());
+            assert_eq!(it.count(|it| *it == Moment::SessionOpened), 3, "then its account rests: {}", it.story());
+            assert_eq!(it.answered("/twilio/next/", "<Say> <Hangup/>"), 1, "{}", it.story());
         },
     );
 }

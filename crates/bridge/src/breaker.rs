@@ -19,7 +19,18 @@ struct Breaker {
     failures: Vec<Instant>,
     /// Nobody is let through before; the first one after is a probe.
     open_until: Option<Instant>,
+    /// It was opened by a refusal.
+    refused: bool,
     touched: Instant,
+}
+
+/// Why an account rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It has failed several times.
+    Failing,
+    /// It was refused: nothing but a change of key or settings helps.
+    Refused,
 }
 
 /// One breaker per account: host and key.
@@ -32,18 +43,18 @@ impl Breakers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a session may be opened.
-    pub(crate) fn admits(&self, account: &str, now: Instant) -> bool {
+    /// Whether a session may be opened; otherwise why not.
+    pub(crate) fn admits(&self, account: &str, now: Instant) -> Result<(), Rest> {
         let mut all = self.all();
-        let Some(breaker) = all.get_mut(account) else { return true };
+        let Some(breaker) = all.get_mut(account) else { return Ok(()) };
         match breaker.open_until {
-            Some(until) if now < until => false,
+            Some(until) if now < until => Err(if breaker.refused { Rest::Refused } else { Rest::Failing }),
             Some(_) => {
                 // Half open: this one tries; the others go on waiting for what it finds.
                 breaker.open_until = Some(now + REST);
-                true
+                Ok(())
             }
-            None => true,
+            None => Ok(()),
         }
     }
 
@@ -56,8 +67,8 @@ impl Breakers {
     pub(crate) fn failed(&self, account: &str, refused: bool, now: Instant) {
         let mut all = self.all();
         all.retain(|_, it| now.duration_since(it.touched) < FORGOTTEN);
-        let breaker =
-            all.entry(account.to_owned()).or_insert_with(|| Breaker { failures: Vec::new(), open_until: None, touched: now });
+        let new = || Breaker { failures: Vec::new(), open_until: None, refused: false, touched: now };
+        let breaker = all.entry(account.to_owned()).or_insert_with(new);
         breaker.touched = now;
         breaker.failures.retain(|it| now.duration_since(*it) < WINDOW);
         breaker.failures.push(now);
@@ -66,6 +77,7 @@ impl Breakers {
                 tracing::error!(account, "this provider's account rests for {} s", REST.as_secs());
             }
             breaker.open_until = Some(now + REST);
+            breaker.refused = refused;
         }
     }
 }
@@ -79,25 +91,25 @@ mod tests {
         let (breakers, start) = (Breakers::default(), Instant::now());
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         for (second, admitted) in [(0, true), (8, true), (19, true), (20, true)] {
-            assert_eq!(breakers.admits("a", at(second)), admitted, "{second}");
+            assert_eq!(breakers.admits("a", at(second)).is_ok(), admitted, "{second}");
             breakers.failed("a", false, at(second));
         }
-        assert!(breakers.admits("a", at(21)), "no three of them are within ten seconds");
+        assert!(breakers.admits("a", at(21)).is_ok(), "no three of them are within ten seconds");
         breakers.failed("a", false, at(21));
-        assert!(!breakers.admits("a", at(22)) && breakers.admits("b", at(22)));
-        assert!(breakers.admits("a", at(52)), "one probe");
-        assert!(!breakers.admits("a", at(52)), "and only one");
+        assert_eq!((breakers.admits("a", at(22)), breakers.admits("b", at(22))), (Err(Rest::Failing), Ok(())));
+        assert_eq!(breakers.admits("a", at(52)), Ok(()), "one probe");
+        assert_eq!(breakers.admits("a", at(52)), Err(Rest::Failing), "and only one");
         breakers.succeeded("a");
-        assert!(breakers.admits("a", at(53)));
+        assert_eq!(breakers.admits("a", at(53)), Ok(()));
     }
 
     #[test]
     fn a_refused_key_rests_at_once() {
         let (breakers, now) = (Breakers::default(), Instant::now());
         breakers.failed("a", true, now);
-        assert!(!breakers.admits("a", now + Duration::from_secs(29)));
-        assert!(breakers.admits("a", now + Duration::from_secs(30)));
+        assert_eq!(breakers.admits("a", now + Duration::from_secs(29)), Err(Rest::Refused));
+        assert_eq!(breakers.admits("a", now + Duration::from_secs(30)), Ok(()));
         breakers.failed("a", true, now + Duration::from_secs(31));
-        assert!(!breakers.admits("a", now + Duration::from_secs(60)));
+        assert_eq!(breakers.admits("a", now + Duration::from_secs(60)), Err(Rest::Refused));
     }
 }

@@ -305,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
             }
             FromAssistant::Opened(Err(error)) => {
                 tracing::error!(%error, "the assistant cannot be reached");
-                self.assistant_gone(if error.is_refusal() { EndReason::AssistantRefused } else { EndReason::AssistantLost });
+                self.assistant_gone(error.reason());
             }
             FromAssistant::Message(message) => self.assistant_message(message),
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use call::EndReason;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -17,6 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, http as ws_http};
 use url::Url;
 
+use crate::breaker::Rest;
 use crate::limits;
 
 /// A connected byte stream.
@@ -79,17 +81,21 @@ pub enum DialError {
     Answer { host: String, problem: String },
     #[error("the address of {host} is not usable: {problem}")]
     Address { host: String, problem: String },
-    #[error("{host} has failed several times and is left alone for a moment")]
-    Resting { host: String },
+    #[error("{host} {}, and is left alone for half a minute", match rest { Rest::Failing => "has failed several times", Rest::Refused => "has refused this account" })]
+    Resting { host: String, rest: Rest },
 }
 
 impl DialError {
-    /// Whether trying again could help: everything but a refusal, of which 429 and 5xx still could.
-    pub fn is_refusal(&self) -> bool {
+    /// What it means for a call. A refusal stands, and no second attempt is made; but 429 and 5xx may be over soon.
+    pub(crate) fn reason(&self) -> EndReason {
         match self {
-            Self::Unreachable { .. } => false,
-            Self::Refused { status, .. } => !(status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS),
-            Self::Answer { .. } | Self::Address { .. } | Self::Resting { .. } => true,
+            Self::Unreachable { .. } => EndReason::AssistantLost,
+            Self::Refused { status, .. } if status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS => {
+                EndReason::AssistantLost
+            }
+            Self::Refused { .. } | Self::Answer { .. } | Self::Address { .. } => EndReason::AssistantRefused,
+            Self::Resting { rest: Rest::Refused, .. } => EndReason::AssistantRefused,
+            Self::Resting { rest: Rest::Failing, .. } => EndReason::AssistantResting,
         }
     }
 }
@@ -252,6 +258,6 @@ mod tests {
         let (port, _) = server(|_| async {}).await;
         let error = websocket(&Internet::default(), &url("wss", port), HeaderMap::new()).await.err().unwrap();
         assert!(matches!(&error, DialError::Unreachable { problem, .. } if problem.contains("certificate")), "{error}");
-        assert!(!error.is_refusal());
+        assert_eq!(error.reason(), EndReason::AssistantLost);
     }
 }

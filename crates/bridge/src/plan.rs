@@ -122,6 +122,33 @@ pub struct OpenAiPlan {
     pub tracing: bool,
 }
 
+impl OpenAiPlan {
+    /// A session as telephone calls need it, in English, with everything optional left to the service.
+    pub fn new(url: Url, api_key: SecretString, model: &str) -> Self {
+        Self {
+            url,
+            api_key,
+            model: model.to_owned(),
+            voice: "marin".into(),
+            instructions: String::new(),
+            greeting: String::new(),
+            language: "en".into(),
+            transcription: None,
+            turns: Turns::TELEPHONE,
+            decides: true,
+            noise_reduction: None,
+            speed: None,
+            tool_choice: "auto".into(),
+            parallel_tool_calls: None,
+            reasoning_effort: None,
+            max_output_tokens: None,
+            retention_ratio: None,
+            session_tokens: None,
+            tracing: false,
+        }
+    }
+}
+
 /// Who writes down what the caller says.
 #[derive(Clone, Debug, Default)]
 pub struct TranscriptionPlan {

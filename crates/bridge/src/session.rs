@@ -51,14 +51,12 @@ pub(crate) fn open(bridge: Arc<Bridge>, plan: &CallPlan, candidate: usize, numbe
         let provider = assistant.provider();
         let (peer, account) = (provider.peer(), provider.account());
         let host = account.split(' ').next().unwrap_or_default().to_owned();
-        if !bridge.breakers.admits(&account, Instant::now()) {
-            return Err(DialError::Resting { host });
-        }
+        bridge.breakers.admits(&account, Instant::now()).map_err(|rest| DialError::Resting { host: host.clone(), rest })?;
         let dialled = timeout(limits::DIAL_TIMEOUT, provider.clone().dial(bridge.net.clone())).await;
         let socket = match dialled {
             Ok(Ok(socket)) => socket,
             Ok(Err(error)) => {
-                bridge.breakers.failed(&account, error.is_refusal(), Instant::now());
+                bridge.breakers.failed(&account, error.reason() == EndReason::AssistantRefused, Instant::now());
                 bridge.metrics.session_failures.get_or_create(&FailureLabels { peer, reason: "dial" }).inc();
                 return Err(error);
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bridge::net::BoxIo;
 use bridge::{
     AssistantPlan, Bridge, CallFact, CallId, CallPlan, Connect, Fact, Journal, Metrics, OpenAiPlan, ToolAnswer, ToolDefinition,
-    ToolRequest, Tools, Turns,
+    ToolRequest, Tools,
 };
 use call::{CallConfig, EndReason, Event};
 use futures::future::BoxFuture;
@@ -48,27 +48,8 @@ impl Tools for None {
 }
 
 fn plan(call: &str) -> CallPlan {
-    let assistant = AssistantPlan::OpenAi(Arc::new(OpenAiPlan {
-        url: "ws://127.0.0.1:1/".parse().unwrap(),
-        api_key: String::new().into(),
-        model: String::new(),
-        voice: String::new(),
-        instructions: String::new(),
-        greeting: String::new(),
-        language: "en".into(),
-        transcription: Option::None,
-        turns: Turns::TELEPHONE,
-        decides: true,
-        noise_reduction: Option::None,
-        speed: Option::None,
-        tool_choice: "auto".into(),
-        parallel_tool_calls: Option::None,
-        reasoning_effort: Option::None,
-        max_output_tokens: Option::None,
-        retention_ratio: Option::None,
-        session_tokens: Option::None,
-        tracing: false,
-    }));
+    let (nobody, no_key) = ("ws://127.0.0.1:1/".parse().unwrap(), String::new().into());
+    let assistant = AssistantPlan::OpenAi(Arc::new(OpenAiPlan::new(nobody, no_key, "")));
     let minute = Duration::from_secs(60);
     let config = CallConfig { answer_timeout: minute, media_timeout: minute, ..CallConfig::new(vec![assistant.manner()]) };
     CallPlan {

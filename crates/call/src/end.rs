@@ -19,6 +19,8 @@ pub enum EndReason {
     AssistantLost,
     /// The provider turned the session down: key, quota, voice, configuration.
     AssistantRefused,
+    /// The provider's account rests after failures, of this call or others: it was not asked.
+    AssistantResting,
     /// The assistant's session was not ready in time.
     AssistantTimeout,
     /// The caller said nothing, though asked.
@@ -67,7 +69,7 @@ pub enum Next {
 
 impl EndReason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::CallerHungUp,
         Self::CallerLost,
         Self::MediaStalled,
@@ -75,6 +77,7 @@ impl EndReason {
         Self::AssistantHungUp,
         Self::AssistantLost,
         Self::AssistantRefused,
+        Self::AssistantResting,
         Self::AssistantTimeout,
         Self::CallerSilent,
         Self::CallerKeyedOut,
@@ -92,7 +95,7 @@ impl EndReason {
             Self::CallerHungUp | Self::AssistantHungUp | Self::CallerSilent | Self::DurationLimit => Blame::Nobody,
             Self::CallerKeyedOut | Self::Transferred | Self::HungUpFromOutside => Blame::Nobody,
             Self::CallerLost | Self::MediaStalled | Self::CallerMisbehaved => Blame::Telephone,
-            Self::AssistantLost | Self::AssistantRefused | Self::AssistantTimeout => Blame::Provider,
+            Self::AssistantLost | Self::AssistantRefused | Self::AssistantResting | Self::AssistantTimeout => Blame::Provider,
             Self::Drained | Self::Superseded | Self::InternalError => Blame::Us,
         }
     }
@@ -105,7 +108,7 @@ impl EndReason {
             Self::Transferred => Next::Transfer,
             Self::CallerLost | Self::MediaStalled => Next::Resume,
             Self::Drained | Self::Superseded | Self::InternalError => Next::Resume,
-            Self::AssistantLost | Self::AssistantRefused | Self::AssistantTimeout => Next::GaveUp,
+            Self::AssistantLost | Self::AssistantRefused | Self::AssistantResting | Self::AssistantTimeout => Next::GaveUp,
         }
     }
 
@@ -119,6 +122,7 @@ impl EndReason {
             Self::AssistantHungUp => "assistant_hung_up",
             Self::AssistantLost => "assistant_lost",
             Self::AssistantRefused => "assistant_refused",
+            Self::AssistantResting => "assistant_resting",
             Self::AssistantTimeout => "assistant_timeout",
             Self::CallerSilent => "caller_silent",
             Self::CallerKeyedOut => "caller_keyed_out",

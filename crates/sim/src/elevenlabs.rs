@@ -87,7 +87,9 @@ async fn conversation(State(service): State<ElevenLabs>, request: Request) -> Re
         let mut signatures = service.signatures.lock().unwrap_or_else(PoisonError::into_inner);
         signatures.iter().position(|it| *it == signature).map(|index| signatures.swap_remove(index)).is_some()
     };
-    if !known {
+    // An agent without a key is public: it is talked to by its name.
+    let public = service.behaviour.api_key.is_empty() && parameter(&request, "agent_id") == Some(service.agent_id.clone());
+    if !known && !public {
         return service.refuse(StatusCode::FORBIDDEN, "the agent is private and the signature is not valid");
     }
     upgrade(request, move |socket| async move { Session::new(service, socket).run().await })
@@ -176,8 +178,9 @@ impl Session {
     }
 
     async fn send(&mut self, event: Value) {
-        if self.socket.send(Message::text(event.to_string())).await.is_err() {
-            self.closed = true;
+        if self.socket.send(Message::text(event.to_string())).await.is_err() && !std::mem::replace(&mut self.closed, true) {
+            // The client is gone, without a close.
+            self.note(Moment::SessionClosed { code: None });
         }
     }
 
@@ -273,9 +276,17 @@ impl Session {
     }
 
     async fn initiate(&mut self, message: &Value) {
-        if !message["conversation_config_override"].is_null() {
+        let overrides = &message["conversation_config_override"];
+        if !overrides.is_null() && !self.service.behaviour.permits_overrides {
             // Overrides are off by default in an agent's settings.
             return self.fail(1008, "override_error", "this agent permits no overrides").await;
+        }
+        for (part, allowed) in [("agent", &["prompt", "first_message", "language"][..]), ("tts", &["voice_id", "speed"])] {
+            let keys = overrides[part].as_object().into_iter().flat_map(|it| it.keys());
+            if let Some(unknown) = keys.into_iter().find(|it| !allowed.contains(&it.as_str())) {
+                let problem = format!("{part}.{unknown} cannot be overridden");
+                return self.fail(1008, "override_error", &problem).await;
+            }
         }
         self.initiated = true;
         let name = |format: Format| match format {

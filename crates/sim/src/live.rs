@@ -93,8 +93,9 @@ impl Session {
     }
 
     async fn send(&mut self, event: Value) {
-        if self.socket.send(Message::text(event.to_string())).await.is_err() {
-            self.closed = true;
+        if self.socket.send(Message::text(event.to_string())).await.is_err() && !std::mem::replace(&mut self.closed, true) {
+            // The client is gone, without a close.
+            self.note(Moment::SessionClosed { code: None });
         }
     }
 

@@ -234,8 +234,9 @@ impl Session {
 
     async fn send(&mut self, mut event: Value) {
         event["event_id"] = id("event").into();
-        if self.socket.send(Message::text(event.to_string())).await.is_err() {
-            self.closed = true;
+        if self.socket.send(Message::text(event.to_string())).await.is_err() && !std::mem::replace(&mut self.closed, true) {
+            // The client is gone, without a close.
+            self.note(Moment::SessionClosed { code: None });
         }
     }
 

@@ -35,7 +35,7 @@ pub struct Behaviour {
     pub format: OutputFormat,
     /// From the end of a turn to the first audio of the answer.
     pub thinking: Duration,
-    /// The only key that is let in.
+    /// The only key that is let in; an agent with an empty one is public (ElevenLabs).
     pub api_key: String,
     /// The session is closed after this long.
     pub session_max: Duration,
@@ -53,6 +53,8 @@ pub struct Behaviour {
     pub poisoned_after: Option<usize>,
     /// This answer of the first session, from 1, is only written (OpenAI): what models do after a history of texts.
     pub text_only: Option<usize>,
+    /// The agent's settings permit all overrides (ElevenLabs).
+    pub permits_overrides: bool,
     /// Messages that no client expects, sent at the beginning of each session.
     pub nonsense: Vec<String>,
     /// After so many answers a session says nothing more and keeps its socket open: it hangs.
@@ -75,6 +77,7 @@ impl Behaviour {
             hangs_up_after: None,
             poisoned_after: None,
             text_only: None,
+            permits_overrides: false,
             broken: Arc::default(),
             nonsense: Vec::new(),
             answers_max: usize::MAX,

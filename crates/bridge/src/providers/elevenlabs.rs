@@ -340,3 +340,41 @@ fn request(prompt: &Prompt) -> Option<String> {
         other => words(other, "").map(|it| format!("({it})")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_explained_in_the_words_of_the_agents_settings() {
+        let plan = ElevenLabsPlan {
+            base_url: "https://api.elevenlabs.io".parse().unwrap(),
+            agent_id: "agent_1".into(),
+            api_key: None,
+            allow_overrides: false,
+            language: "ro".into(),
+            prompt: Some("Be brief.".into()),
+            first_message: None,
+            voice_id: Some("v1".into()),
+            speed: None,
+            dynamic_variables: serde_json::Map::new(),
+        };
+        assert_eq!(plan.overrides(), "system prompt, voice");
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let beginning = Beginning { history: Vec::new(), tools: Vec::new(), metrics, first_number: 0 };
+        let agent = ElevenLabs::new(Arc::new(plan), beginning);
+        let told = agent.explain("override_error", "not allowed");
+        assert!(told.contains("system prompt, voice. Switch them on in the agent's Security settings"), "{told}");
+        assert!(agent.explain("missing_dynamic_variable", "name").contains("add it under [variables]"));
+        assert_eq!(agent.explain("quota_exceeded", "none left"), "quota_exceeded: none left");
+    }
+
+    #[test]
+    fn formats_are_those_of_the_metadata_and_others_are_refused_with_the_fix() {
+        // C-17.
+        assert_eq!(format(Some("ulaw_8000"), "output").ok(), Some(Format::Ulaw8k));
+        assert_eq!(format(None, "output").ok(), Some(Format::Pcm16(Rate::Hz16000)));
+        let error = format(Some("mp3_44100_128"), "output format").unwrap_err().to_string();
+        assert!(error.contains("mp3_44100_128") && error.contains("choose ulaw_8000"), "{error}");
+    }
+}

@@ -568,3 +568,39 @@ impl Mapper for OpenAi {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(url: &str, key: &str) -> OpenAiPlan {
+        OpenAiPlan::new(url.parse().unwrap(), key.to_owned().into(), "gpt-realtime-2.1")
+    }
+
+    #[test]
+    fn addresses_and_keys_of_the_service_its_azure_form_and_compatible_ones() {
+        // Azure has its own header and names a deployment, or a model in its newer form.
+        for (url, address, header) in [
+            ("wss://api.openai.com/v1/realtime", "wss://api.openai.com/v1/realtime?model=gpt-realtime-2.1", "authorization"),
+            (
+                "wss://we.openai.azure.com/openai/v1/realtime",
+                "wss://we.openai.azure.com/openai/v1/realtime?model=gpt-realtime-2.1",
+                "api-key",
+            ),
+            (
+                "wss://we.openai.azure.com/openai/realtime?api-version=2025-04-01-preview&deployment=voice",
+                "wss://we.openai.azure.com/openai/realtime?api-version=2025-04-01-preview&deployment=voice",
+                "api-key",
+            ),
+            ("ws://localhost:9000/realtime?model=own", "ws://localhost:9000/realtime?model=own", "authorization"),
+        ] {
+            let plan = plan(url, "k-1");
+            assert_eq!(plan.address().as_str(), address);
+            let (name, value) = plan.key_header().unwrap();
+            assert_eq!(name, header);
+            assert!(value.is_sensitive() && value.to_str().unwrap().ends_with("k-1"));
+        }
+        let error = plan("wss://api.openai.com/v1/realtime", "a\nb").key_header().unwrap_err().to_string();
+        assert!(error.contains("OPENAI_API_KEY") && !error.contains("a\nb"), "{error}");
+    }
+}

@@ -342,6 +342,20 @@ fn speech_that_comes_too_slowly_pauses_and_does_not_stutter() {
 }
 
 #[test]
+fn an_answer_without_end_is_bounded_and_what_is_too_much_is_counted() {
+    // F6, T18: ten minutes of speech at once, of which two are kept.
+    let mut bench = Bench::new(config());
+    bench.line("0 ready");
+    for n in 0..60 {
+        bench.line(&format!("{n} says r1 i1 10000ms"));
+    }
+    let dropped = bench.call.counters().assistant_ms_dropped;
+    assert!((479_000..=480_000).contains(&dropped), "{dropped} ms");
+    bench.line("100 speech");
+    assert!(bench.transcript.contains("100 clear\n"), "and it can be interrupted");
+}
+
+#[test]
 fn items_that_were_not_begun_are_forgotten() {
     check(
         "0 ready
