@@ -55,7 +55,7 @@ impl Bridge {
         &self.directory
     }
 
-    /// Admits a call; its media socket must show the token. See [`Directory::expect`]. If the plan says so, the session with
+    /// Admits a call; its media socket must show the token. If the plan says so, the session with
     /// the first assistant is opened meanwhile, and released after [`limits::PREPARED_LIFE`] if nobody comes.
     ///
     /// # Errors

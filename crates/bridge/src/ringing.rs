@@ -13,8 +13,8 @@ use crate::limits;
 use crate::plan::CallPlan;
 use crate::session::{self, LOOK_EVERY, Opening, Session};
 
-/// Sound that is kept for a caller who has not come: a greeting, in μ-law bytes.
-const AUDIO_BYTES_MAX: usize = 60 * 8000;
+/// What is kept for a caller who has not come: a greeting of a minute, in μ-law bytes. Then nothing more is read.
+const KEPT_BYTES_MAX: usize = 60 * 8000;
 /// Longest wait for the hand-over: the task only has to notice.
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -48,6 +48,17 @@ impl Early {
             }
             _ => return None,
         })
+    }
+
+    /// Roughly what it occupies.
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Audio { ulaw, .. } => ulaw.len(),
+                Self::Text { text, .. } => text.len(),
+                Self::Tool { id, name, arguments } => id.len() + name.len() + arguments.len(),
+                _ => 0,
+            }
     }
 
     /// As it would have been told to the call.
@@ -104,10 +115,10 @@ async fn prepare(mut opening: Opening, prompt: Prompt, mut claimed: oneshot::Rec
         _ = &mut claimed => return Some(Prepared::Opening(opening)),
         opened = &mut opening => opened.inspect_err(|error| tracing::warn!(%error, "no session while it rings")).ok()?,
     };
-    let (mut early, mut audio) = (Vec::new(), 0);
+    let (mut early, mut kept) = (Vec::new(), 0);
     session.begin().ok()?;
     loop {
-        let room = audio < AUDIO_BYTES_MAX;
+        let room = kept < KEPT_BYTES_MAX;
         tokio::select! {
             biased;
             _ = &mut claimed => return Some(Prepared::Open(session, early)),
@@ -120,7 +131,7 @@ async fn prepare(mut opening: Opening, prompt: Prompt, mut claimed: oneshot::Rec
                 let mut came = Vec::new();
                 let received = session.receive(message, &mut |input| came.extend(Early::of(input)));
                 for it in came {
-                    audio += if let Early::Audio { ulaw, .. } = &it { ulaw.len() } else { 0 };
+                    kept += it.bytes();
                     // The opening is asked for at once: it will be there before the caller is.
                     if let Early::Ready { .. } = it {
                         session.perform(&Action::RequestResponse(prompt.clone())).ok()?;

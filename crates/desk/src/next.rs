@@ -226,26 +226,22 @@ impl Desk {
         tracing::info!(%call, epoch, %reason, "what comes next");
         Ok(match reason.next() {
             Next::HangUp => self.decided(call, &known, "hangup", Response::new().hangup()),
-            Next::Transfer => match self.ledger.transfer(call).and_then(|it| self.dial(call, epoch, &it)) {
-                Some(response) => self.decided(call, &known, "dial", response),
-                None => self.decided(call, &known, "apology", sentence(language(Some(&known)), Language::apology)),
-            },
-            Next::GaveUp => match self.settings.last_resort.as_deref().and_then(|it| self.dial(call, epoch, it)) {
-                Some(response) => self.decided(call, &known, "last_resort", response),
-                None => self.decided(call, &known, "apology", sentence(language(Some(&known)), Language::apology)),
-            },
+            Next::Transfer => self.hand_over(call, &known, epoch, "dial", self.ledger.transfer(call)),
+            Next::GaveUp => self.hand_over(call, &known, epoch, "last_resort", self.settings.last_resort.clone()),
             // Twilio asks again (`rc=4`, `rp=all`), and then finds the next process.
             Next::Resume if self.bridge.directory().is_draining() => return Err(TryElsewhere),
             Next::Resume => self.resume(call, known, Language::cut_off).await,
         })
     }
 
-    /// Connects the caller with a destination; `None` when there is none of that name.
-    fn dial(&self, call: &CallId, epoch: u32, to: &str) -> Option<Response> {
-        let number = self.settings.destinations.get(to)?;
+    /// Connects the caller with a destination, or apologises where there is none.
+    fn hand_over(&self, call: &CallId, known: &Known, epoch: u32, decision: &'static str, to: Option<String>) -> Response {
+        let Some(number) = to.and_then(|it| self.settings.destinations.get(&it)) else {
+            return self.decided(call, known, "apology", sentence(known.route.language, Language::apology));
+        };
         let action = self.settings.public_url.dialled(call, epoch);
         let document = Response::new().dial(number, &action, RING_SECONDS);
-        Some(document.expect("destinations and PUBLIC_URL were checked at start"))
+        self.decided(call, known, decision, document.expect("destinations and PUBLIC_URL were checked at start"))
     }
 
     /// The other leg of a transfer is over: when the caller has talked to somebody, so is the call; otherwise the assistant
