@@ -51,8 +51,18 @@ pub const SETTINGS: &[Setting] = &[
         secret: false,
         about: "Address under which Twilio reaches this server, path prefix included",
     },
+    setting(
+        "server.node_url",
+        "OFFHOOK_NODE_URL",
+        "",
+        "With several processes behind one public address: the address of this very one, to which its media sockets come; default: server.public_url",
+    ),
     setting("server.data_dir", "OFFHOOK_DATA_DIR", "data", "Folder for journal, database and recordings"),
-    setting("server.database_url", "DATABASE_URL", "", "sqlite:PATH; default: offhook.db in the data folder"),
+    secret(
+        "server.database_url",
+        "DATABASE_URL",
+        "sqlite:PATH, or postgres://USER:PASSWORD@HOST/DATABASE; default: offhook.db in the data folder",
+    ),
     setting("server.max_calls", "OFFHOOK_MAX_CALLS", "100", "Calls at a time; further callers hear that all lines are busy"),
     setting(
         "server.drain_seconds",
@@ -383,7 +393,7 @@ const OBSOLETE: &[&str] =
 pub struct Config {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
-    pub database_url: String,
+    pub database_url: SecretString,
     pub calls_max: usize,
     pub drain: Duration,
     /// What is logged; see the setting `server.log`.
@@ -430,24 +440,61 @@ struct Found {
 /// # Errors
 /// [`Problems`] names every wrong key with its place, its value (secrets hidden), what was expected and what to do.
 pub fn load(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> std::result::Result<Config, Problems> {
-    let mut reader = Source {
-        found: BTreeMap::new(),
-        numbers: Vec::new(),
-        tools: Vec::new(),
-        mcp: Vec::new(),
-        named: BTreeMap::new(),
-        problems: Vec::new(),
-        warnings: Vec::new(),
-    };
-    if let Some((name, text)) = file {
-        reader.read_file(name, text);
-    }
-    reader.read_env(env);
+    let mut reader = Source::read(file, env);
     let config = reader.config(env);
     if reader.problems.is_empty() {
         Ok(config.expect("no problem, so nothing is missing"))
     } else {
         Err(Problems(reader.problems))
+    }
+}
+
+/// Where a server keeps its data.
+#[derive(Debug)]
+pub struct Places {
+    pub data_dir: PathBuf,
+    /// May hold a password.
+    pub database_url: SecretString,
+}
+
+/// Reads only where the data is: for commands that must work whatever else is wrong.
+///
+/// # Errors
+/// [`Problems`] of these settings, and files that are not TOML.
+pub fn places(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> std::result::Result<Places, Problems> {
+    let mut reader = Source::read(file, env);
+    reader.problems.retain(|it| it.problem.contains("not TOML"));
+    let places = reader.places();
+    if reader.problems.is_empty() { Ok(places) } else { Err(Problems(reader.problems)) }
+}
+
+impl Source {
+    fn read(file: Option<(&str, &str)>, env: &BTreeMap<String, String>) -> Self {
+        let mut reader = Self {
+            found: BTreeMap::new(),
+            numbers: Vec::new(),
+            tools: Vec::new(),
+            mcp: Vec::new(),
+            named: BTreeMap::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        };
+        if let Some((name, text)) = file {
+            reader.read_file(name, text);
+        }
+        reader.read_env(env);
+        reader
+    }
+
+    fn places(&mut self) -> Places {
+        let data_dir = PathBuf::from(self.text("server.data_dir"));
+        let url = Some(self.text("server.database_url")).filter(|it| !it.is_empty());
+        let url = url.unwrap_or_else(|| format!("sqlite:{}", data_dir.join("offhook.db").display()));
+        if !["sqlite:", "postgres://", "postgresql://"].iter().any(|it| url.starts_with(it)) {
+            let place = self.find("server.database_url").place;
+            self.problem(place, "expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE");
+        }
+        Places { data_dir, database_url: url.into() }
     }
 }
 
@@ -692,6 +739,29 @@ impl Source {
         Some(value)
     }
 
+    /// Where media sockets of this very process come; where there is only one, that is the public address.
+    fn node_url(&mut self, public_url: Option<&PublicUrl>) -> Option<PublicUrl> {
+        let found = self.find("server.node_url");
+        if found.value.is_empty() {
+            return public_url.cloned();
+        }
+        match PublicUrl::parse(&found.value) {
+            Ok(url)
+                if public_url.is_none_or(|it| it.path_prefix() == url.path_prefix() && (!it.is_https() || url.is_https())) =>
+            {
+                Some(url)
+            }
+            Ok(_) => {
+                self.problem(found.place, "expected https:// and the same path as that of server.public_url");
+                None
+            }
+            Err(expected) => {
+                self.problem(found.place, format!("`{}` is not usable: {expected}", found.value));
+                None
+            }
+        }
+    }
+
     fn config(&mut self, env: &BTreeMap<String, String>) -> Option<Config> {
         let listen: Option<SocketAddr> = self.parse("server.listen", "address:port, such as 0.0.0.0:8000", |it| it.parse().ok());
         let public_url = self.required(
@@ -704,6 +774,7 @@ impl Source {
                 .map_err(|expected| self.problem(found.place, format!("`{}` is not usable: {expected}", found.value)))
                 .ok()
         });
+        let node_url = self.node_url(public_url.as_ref());
         let skip_signatures = self.flag("twilio.skip_signature_validation");
         let local = listen.is_some_and(|it| it.ip().is_loopback()) && public_url.as_ref().is_some_and(PublicUrl::is_local);
         if skip_signatures == Some(true) && !local && listen.is_some() && public_url.is_some() {
@@ -734,14 +805,7 @@ impl Source {
             );
         }
         self.url("twilio.api_base_url", &["https", "http"]);
-        let data_dir = PathBuf::from(self.text("server.data_dir"));
-        let database_url = Some(self.text("server.database_url"))
-            .filter(|it| !it.is_empty())
-            .unwrap_or_else(|| format!("sqlite:{}", data_dir.join("offhook.db").display()));
-        if !database_url.starts_with("sqlite:") {
-            let place = self.find("server.database_url").place;
-            self.problem(place, "expected sqlite:PATH (PostgreSQL is not supported yet)");
-        }
+        let Places { data_dir, database_url } = self.places();
         let calls_max = self.number("server.max_calls", 1..=100_000);
         let drain = self.number("server.drain_seconds", 0..=86_400);
         let time_zone = self.parse("server.time_zone", "a name such as Europe/Bucharest", |it| jiff::tz::TimeZone::get(it).ok());
@@ -784,6 +848,7 @@ impl Source {
             skip_signatures: skip_signatures?,
             settings: Settings {
                 public_url: public_url?,
+                node_url: node_url?,
                 node: self.text("server.node"),
                 routes,
                 fallback,

@@ -1,5 +1,7 @@
 //! Arguments, environment, signals, logging. Everything else is in the library.
 
+mod data;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +16,7 @@ use offhook::convert::Convert;
 use offhook::server::{Parts, Server};
 use offhook::stage::{Format, Options, Provider};
 use offhook::{demo, scenario};
+use secrecy::ExposeSecret as _;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,8 +60,62 @@ enum Command {
     },
     /// Convert audio: files of any kind, or samples from stdin to stdout as a call converts them
     Convert(Convert),
+    /// Bring the database's schema up to date, or to a version
+    Migrate {
+        /// The version to go to, up or down; 0 takes everything away
+        #[arg(long)]
+        to: Option<i64>,
+        /// Settings file; only where the data is matters
+        #[arg(long, default_value = "offhook.toml")]
+        config: PathBuf,
+    },
+    /// Look at the queue of jobs, and steer it
+    Jobs {
+        #[command(subcommand)]
+        command: JobsCommand,
+        /// Settings file; only where the data is matters
+        #[arg(long, default_value = "offhook.toml", global = true)]
+        config: PathBuf,
+    },
+    /// Look at the journal
+    Journal {
+        #[command(subcommand)]
+        command: JournalCommand,
+    },
     /// List every setting
     Settings,
+}
+
+#[derive(Subcommand)]
+enum JobsCommand {
+    /// The newest jobs of all tenants
+    List {
+        /// ready, running, done, dead or cancelled
+        #[arg(long)]
+        state: Option<String>,
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Have a dead or cancelled job tried again, or a waiting one at once
+    Retry { id: String },
+    /// Take a job out of the queue
+    Cancel { id: String },
+}
+
+#[derive(Subcommand)]
+enum JournalCommand {
+    /// Print every fact in it as a line of JSON; words and numbers of callers among them
+    Cat {
+        /// The journal's folder; default: that of the settings
+        #[arg(long)]
+        folder: Option<PathBuf>,
+        /// Only facts of this call
+        #[arg(long)]
+        call: Option<String>,
+        /// Settings file; only where the data is matters
+        #[arg(long, default_value = "offhook.toml")]
+        config: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -96,6 +153,18 @@ fn main() -> ExitCode {
             }
             Command::Sim { command: Sim::Run { scenario, assistant } } => play(&scenario, assistant).await,
             Command::Convert(convert) => convert.run().map(|()| ExitCode::SUCCESS),
+            Command::Migrate { to, config } => data::migrate(&config, to).await.map(|()| ExitCode::SUCCESS),
+            Command::Jobs { command, config } => {
+                let done = match command {
+                    JobsCommand::List { state, limit } => data::list_jobs(&config, state.as_deref(), limit).await,
+                    JobsCommand::Retry { id } => data::steer_job(&config, &id, data::Steering::Retry).await,
+                    JobsCommand::Cancel { id } => data::steer_job(&config, &id, data::Steering::Cancel).await,
+                };
+                done.map(|()| ExitCode::SUCCESS)
+            }
+            Command::Journal { command: JournalCommand::Cat { folder, call, config } } => {
+                data::cat(&config, folder, call.as_deref()).map(|()| ExitCode::SUCCESS)
+            }
             Command::Settings => {
                 print!("{}", config::table());
                 Ok(ExitCode::SUCCESS)
@@ -120,11 +189,7 @@ fn log(filter: &str) {
 
 async fn serve(file: PathBuf) -> Result<ExitCode> {
     let env: BTreeMap<String, String> = std::env::vars().collect();
-    let text = match std::fs::read_to_string(&file) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", file.display())),
-    };
+    let text = data::settings_file(&file)?;
     let name = file.display().to_string();
     let config: Config = config::load(text.as_deref().map(|it| (name.as_str(), it)), &env)?;
     log(env.get("RUST_LOG").unwrap_or(&config.log));
@@ -138,7 +203,7 @@ async fn serve(file: PathBuf) -> Result<ExitCode> {
     }
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("the data folder {} cannot be made", config.data_dir.display()))?;
-    let store = Store::open(&config.database_url).await?;
+    let store = Store::open(config.database_url.expose_secret()).await?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("{} is not free: is another server running there? Choose another with OFFHOOK_LISTEN", config.listen)
     })?;

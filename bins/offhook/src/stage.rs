@@ -182,6 +182,7 @@ impl Stage {
         let route = Route { tenant: TENANT.into(), name: "front-desk".into(), assistants, language };
         let settings = Settings {
             public_url: public_url.clone(),
+            node_url: public_url.clone(),
             node: "demo".into(),
             routes: [(CALLED.to_owned(), route)].into(),
             fallback: None,

@@ -1,7 +1,7 @@
 //! Real processes, real sockets, real time: a call survives the death of the server, and its orderly end.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use media::file::{Limits, Reader};
-use sim::{AssistantScript, Behaviour, CallOutcome, Moment, Network, OpenAi, OutputFormat, Speech, TelephoneNetwork, Timeline};
+use sim::{
+    AssistantScript, Balancer, Behaviour, CallOutcome, Moment, Network, OpenAi, OutputFormat, Speech, TelephoneNetwork, Timeline,
+};
 use store::{Line, Speaker, Store};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
@@ -32,33 +34,65 @@ const STORY: &str = "
 
 struct Scene {
     folder: tempfile::TempDir,
+    /// Servers that may run.
+    nodes: Vec<SocketAddr>,
+    /// Where Twilio calls: the only server, or the balancer in front of them.
     address: SocketAddr,
+    database: String,
     provider: SocketAddr,
     timeline: Timeline,
     stop: CancellationToken,
 }
 
 impl Scene {
+    /// One server with its own database.
     async fn new() -> Self {
+        Self::with(1, None).await
+    }
+
+    /// Several servers behind a balancer, on one database.
+    async fn with(nodes: usize, database: Option<String>) -> Self {
         let timeline = Timeline::new(None);
         let script: AssistantScript = include_str!("../scenarios/demo.assistant").parse().unwrap();
         let behaviour = Arc::new(Behaviour::new(script, Speech::of("en").unwrap(), OutputFormat::Ulaw, KEY));
         let (listener, provider) = Network::Loopback.listen().await.unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(OpenAi { behaviour, timeline: timeline.clone() }.serve(listener, stop.clone()));
-        // A port that is free now; the server takes it next.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        Self { folder: tempfile::tempdir().unwrap(), address, provider, timeline, stop }
+        // Ports that are free now; the servers take them next.
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let nodes: Vec<SocketAddr> =
+            (0..nodes).map(|_| free()).collect::<Vec<_>>().iter().map(|it| it.local_addr().unwrap()).collect();
+        let mut address = nodes[0];
+        if nodes.len() > 1 {
+            let front = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            address = front.local_addr().unwrap();
+            tokio::spawn(Balancer { servers: nodes.clone() }.serve(front, stop.clone()));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let database = database.unwrap_or_else(|| format!("sqlite:{}", folder.path().join("offhook.db").display()));
+        Self { folder, nodes, address, database, provider, timeline, stop }
     }
 
-    /// Starts the server as an operator would and waits until it is ready.
+    fn data(&self, node: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{node}"))
+    }
+
+    /// Starts the first server.
     async fn server(&self) -> Child {
+        self.start(0).await
+    }
+
+    /// Starts a server as an operator would and waits until it is ready.
+    async fn start(&self, node: usize) -> Child {
         let child = Command::new(env!("CARGO_BIN_EXE_offhook"))
             .args(["serve", "--config", "/nonexistent/offhook.toml"])
             .env_clear()
-            .env("OFFHOOK_LISTEN", self.address.to_string())
+            .env("OFFHOOK_LISTEN", self.nodes[node].to_string())
             .env("PUBLIC_URL", format!("http://{}", self.address))
-            .env("OFFHOOK_DATA_DIR", self.folder.path())
+            .env("OFFHOOK_NODE_URL", format!("http://{}", self.nodes[node]))
+            .env("OFFHOOK_NODE", format!("node-{node}"))
+            .env("OFFHOOK_DATA_DIR", self.data(node))
+            .env("DATABASE_URL", &self.database)
             .env("OFFHOOK_DRAIN_SECONDS", "0")
             .env("OFFHOOK_LOG", "warn")
             .env("OFFHOOK_RECORDING", "true")
@@ -70,7 +104,7 @@ impl Scene {
             .spawn()
             .unwrap();
         timeout(PATIENCE, async {
-            while self.get("/readyz").await != Some(200) {
+            while self.ask(self.nodes[node], "/readyz").await != Some(200) {
                 sleep(Duration::from_millis(20)).await;
             }
         })
@@ -79,10 +113,17 @@ impl Scene {
         child
     }
 
+    async fn open(&self) -> Store {
+        Store::open(&self.database).await.unwrap()
+    }
+
     async fn get(&self, path: &str) -> Option<u16> {
+        self.ask(self.address, path).await
+    }
+
+    async fn ask(&self, server: SocketAddr, path: &str) -> Option<u16> {
         let request = hyper::Request::get(path).header("host", "test").body(Full::new(Bytes::new())).unwrap();
-        let port = self.address.port();
-        sim::web::send(&Network::Loopback, "127.0.0.1", port, request).await.ok().map(|it| it.status().as_u16())
+        sim::web::send(&Network::Loopback, "127.0.0.1", server.port(), request).await.ok().map(|it| it.status().as_u16())
     }
 
     async fn replayed_voice_webhook(&self, call_sid: &str) -> String {
@@ -104,6 +145,10 @@ impl Scene {
     }
 
     fn ring(&self) -> tokio::task::JoinHandle<CallOutcome> {
+        self.ring_with(STORY)
+    }
+
+    fn ring_with(&self, story: &'static str) -> tokio::task::JoinHandle<CallOutcome> {
         let telephone = TelephoneNetwork {
             net: Network::Loopback,
             timeline: self.timeline.clone(),
@@ -116,12 +161,12 @@ impl Scene {
             connecting: Duration::ZERO,
             people: Default::default(),
         };
-        tokio::spawn(async move { telephone.ring("+15550100001", "+15550100002", STORY.parse().unwrap()).await })
+        tokio::spawn(async move { telephone.ring("+15550100001", "+15550100002", story.parse().unwrap()).await })
     }
 
     /// Waits until the caller's question is answered and its transcript line has reached the database.
     async fn question_is_on_record(&self) -> Vec<Line> {
-        let store = open(self.folder.path()).await;
+        let store = self.open().await;
         let lines = timeout(PATIENCE, async {
             loop {
                 let speaking = self.timeline.count(|it| matches!(it, Moment::SpeaksTo { utterance: "hours" })) == 1;
@@ -141,14 +186,17 @@ impl Scene {
         lines
     }
 
+    fn story(&self) -> String {
+        let moments = self.timeline.moments();
+        moments.iter().map(|it| format!("{:.3} {:?} {}\n", it.0.as_secs_f64(), it.1, it.2)).collect()
+    }
+
     async fn story_went_on(&self, outcome: &CallOutcome, before: &[Line]) {
-        let moments: Vec<String> =
-            self.timeline.moments().iter().map(|it| format!("{:.3} {:?} {}", it.0.as_secs_f64(), it.1, it.2)).collect();
-        let moments = moments.join("\n");
+        let moments = self.story();
         assert_eq!((outcome.steps.0, outcome.streams), (outcome.steps.1, 2), "{moments}");
         let replayed = self.timeline.count(|it| matches!(it, Moment::Replayed { items } if *items >= 2));
         assert_eq!(replayed, 1, "the new session is told what was said\n{moments}");
-        let store = open(self.folder.path()).await;
+        let store = self.open().await;
         let scope = store.tenant("default");
         let call = scope.calls(10).await.unwrap();
         assert_eq!(call.len(), 1, "one call, one record");
@@ -170,10 +218,6 @@ impl Scene {
         store.close().await;
         self.stop.cancel();
     }
-}
-
-async fn open(folder: &Path) -> Store {
-    Store::open(&format!("sqlite:{}", folder.join("offhook.db").display())).await.unwrap()
 }
 
 /// Ends a server as a supervisor would: SIGTERM, and an exit code that says that nothing is left.
@@ -217,4 +261,89 @@ async fn a_call_goes_on_with_the_next_process_after_sigterm() {
     let cut = scene.timeline.count(|it| matches!(it, Moment::Warning { code: 31_903, .. }));
     assert_eq!(cut, 0, "the stream was closed in order");
     assert_eq!(scene.get("/health").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_a_killed_node_go_on_with_the_other_one() {
+    // Two real processes on one real PostgreSQL.
+    const CALLS: usize = 6;
+    let postgres = testbed::Postgres::start();
+    let database = postgres.url(&postgres.database());
+    Store::migrate(&database, None).await.unwrap();
+    let scene = Scene::with(2, Some(database)).await;
+    let mut killed = scene.start(0).await;
+    let survivor = scene.start(1).await;
+    let calls: Vec<_> = (0..CALLS).map(|_| scene.ring()).collect();
+    let store = scene.open().await;
+    let scope = store.tenant("default");
+    let lines = async || {
+        let mut lines = Vec::new();
+        for call in scope.calls(100).await.unwrap() {
+            lines.push((call.id.clone(), scope.transcript(&call.id).await.unwrap()));
+        }
+        lines
+    };
+    let before = timeout(PATIENCE, async {
+        loop {
+            let speaking = scene.timeline.count(|it| matches!(it, Moment::SpeaksTo { utterance: "hours" }));
+            let lines = lines().await;
+            if speaking == CALLS && lines.len() == CALLS && lines.iter().all(|it| it.1.len() == 2) {
+                break lines;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("every call is answered, on record, and spoken to");
+    killed.kill().await.unwrap();
+    let mut gaps = Vec::new();
+    for call in calls {
+        let outcome = timeout(Duration::from_secs(90), call).await.unwrap().unwrap();
+        if outcome.streams == 2 {
+            assert_eq!(outcome.steps.0, outcome.steps.1, "the caller's script went on\n{}", scene.story());
+            gaps.extend(outcome.gaps);
+        }
+    }
+    assert!((1..CALLS).contains(&gaps.len()), "both nodes had calls: {gaps:?}");
+    println!("silence after SIGKILL of the node: {gaps:?}");
+    end(survivor).await;
+    let after = lines().await;
+    for (call, lines) in &before {
+        let now = &after.iter().find(|it| it.0 == *call).unwrap().1;
+        assert!(lines.iter().all(|it| now.contains(it)), "an acknowledged line is lost");
+    }
+    let resumed: Vec<_> = scope.calls(100).await.unwrap().into_iter().filter(|it| it.epoch == 1).collect();
+    assert_eq!(resumed.len(), gaps.len());
+    for call in &resumed {
+        let tools = scope.tool_calls(&call.id).await.unwrap();
+        assert_eq!((tools.len(), call.status.as_str()), (1, "completed"), "no tool is repeated");
+    }
+    store.close().await;
+    scene.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whichever_node_twilio_asks_knows_how_a_call_ended() {
+    const CALLS: usize = 6;
+    let postgres = testbed::Postgres::start();
+    let database = postgres.url(&postgres.database());
+    Store::migrate(&database, None).await.unwrap();
+    let scene = Scene::with(2, Some(database)).await;
+    let nodes = [scene.start(0).await, scene.start(1).await];
+    let story = "hear greeting\nsay book\nhear booked\npress 9\nhear farewell";
+    let calls: Vec<_> = (0..CALLS).map(|_| scene.ring_with(story)).collect();
+    for call in calls {
+        let outcome = timeout(Duration::from_secs(60), call).await.unwrap().unwrap();
+        assert_eq!((outcome.steps, outcome.streams), ((5, 5), 1), "{}", scene.story());
+    }
+    for node in nodes {
+        end(node).await;
+    }
+    let store = scene.open().await;
+    for call in store.tenant("default").calls(100).await.unwrap() {
+        assert_eq!((call.epoch, call.end_reason.as_deref(), call.status.as_str()), (0, Some("assistant_hung_up"), "completed"));
+        assert_eq!(store.tenant("default").transcript(&call.id).await.unwrap().len(), 4);
+    }
+    store.close().await;
+    scene.stop.cancel();
 }

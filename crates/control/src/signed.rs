@@ -45,7 +45,7 @@ impl Signatures {
 
 /// The public address of a request: the configured base, path and query exactly as they came.
 pub(crate) fn public_address(app: &App, uri: &Uri, websocket: bool) -> String {
-    let url = app.desk.public_url();
+    let url = if websocket { app.desk.node_url() } else { app.desk.public_url() };
     let path = uri.path_and_query().map_or("/", |it| it.as_str());
     let path = path.strip_prefix(url.path_prefix()).filter(|it| it.starts_with(['/', '?'])).unwrap_or(path);
     if websocket { url.websocket(path) } else { url.http(path) }

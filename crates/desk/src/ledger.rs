@@ -26,6 +26,8 @@ const MESSAGE_WAIT: Duration = Duration::from_secs(5);
 /// What this process knows of a call.
 #[derive(Debug)]
 struct Remembered {
+    /// Its newest stream is this process's own, as far as is known: what is said in it is known here first.
+    ours: bool,
     epoch: u32,
     seq: u64,
     history: History,
@@ -64,15 +66,34 @@ impl Ledger {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins an epoch: 0 for a new call, a higher one when a call is taken over. `seq` is the first free number.
-    pub(crate) fn begin(&self, call: &CallId, epoch: u32, seq: u64, history: Vec<HistoryItem>) {
+    /// Begins an epoch of ours: 0 for a new call, a higher one when a call is taken over.
+    pub(crate) fn begin(&self, call: &CallId, epoch: u32, history: Vec<HistoryItem>) {
+        self.remember(call, true, epoch, 0, history, None);
+    }
+
+    /// Learns of a call whose stream was, or is, another process's. `seq` is the first free number of that epoch.
+    pub(crate) fn learn(&self, call: &CallId, epoch: u32, seq: u64, history: Vec<HistoryItem>, transfer: Option<String>) {
+        self.remember(call, false, epoch, seq, history, transfer);
+    }
+
+    fn remember(&self, call: &CallId, ours: bool, epoch: u32, seq: u64, history: Vec<HistoryItem>, transfer: Option<String>) {
         let now = Instant::now();
         let mut calls = self.calls();
         calls.retain(|_, it| now.duration_since(it.touched) < if it.over { REMEMBERED } else { LONGEST_CALL });
         calls.insert(
             call.clone(),
-            Remembered { epoch, seq, history: History::new(history), transfer: None, over: false, finished: false, touched: now },
+            Remembered { ours, epoch, seq, history: History::new(history), transfer, over: false, finished: false, touched: now },
         );
+    }
+
+    /// Whether the call's newest stream is this process's own.
+    pub(crate) fn owns(&self, call: &CallId) -> bool {
+        self.calls().get(call).is_some_and(|it| it.ours)
+    }
+
+    /// The number of the next fact of an epoch, as far as this process has numbered any.
+    pub(crate) fn next_seq(&self, call: &CallId, epoch: u32) -> u64 {
+        self.calls().get(call).filter(|it| it.epoch == epoch).map_or(0, |it| it.seq)
     }
 
     /// Whether this process numbers the call's facts.
@@ -111,6 +132,7 @@ impl Ledger {
     fn entry(&self, call: &CallId, tenant: &str, epoch: Option<u32>, fact: Fact) -> Entry {
         let mut calls = self.calls();
         let remembered = calls.entry(call.clone()).or_insert_with(|| Remembered {
+            ours: epoch.is_some(),
             epoch: epoch.unwrap_or(0),
             seq: 0,
             history: History::default(),

@@ -21,6 +21,9 @@ use crate::ledger::Ledger;
 use crate::phrases::Language;
 use crate::routes::{Route, Settings};
 
+/// Longest wait for the end of a stream that another process had, and the pause between two looks.
+const END_WAIT: Duration = Duration::from_millis(400);
+const END_LOOK: Duration = Duration::from_millis(25);
 /// A webhook waits at most this long for disk or database, then answers without.
 const STORE_WAIT: Duration = Duration::from_millis(800);
 /// More resumptions in [`RESUME_WINDOW`] than this, and something is wrong that resuming does not heal.
@@ -112,6 +115,11 @@ impl Desk {
         &self.settings.public_url
     }
 
+    /// The address of this very process, for its media sockets.
+    pub fn node_url(&self) -> &crate::PublicUrl {
+        &self.settings.node_url
+    }
+
     /// Where streams go.
     pub fn bridge(&self) -> &Arc<Bridge> {
         &self.bridge
@@ -150,7 +158,7 @@ impl Desk {
     }
 
     async fn answer_first(&self, call: &CallId, route: &Route, request: &VoiceRequest) -> Result<Response, Refusal> {
-        self.ledger.begin(call, 0, 0, Vec::new());
+        self.ledger.begin(call, 0, Vec::new());
         let response = self.connect(self.plan(call, route, &request.call_sid, &request.account_sid, 0, None))?;
         let fact = Fact::Ringing {
             call_sid: request.call_sid.clone(),
@@ -173,7 +181,7 @@ impl Desk {
     }
 
     async fn answer_again(&self, call: &CallId, request: &VoiceRequest) -> Response {
-        let Some(known) = self.known(call, request).await else {
+        let Some(known) = self.known(call, 0, request).await else {
             return sentence(Language::default(), Language::apology);
         };
         if self.ledger.is_finished(call) || self.bridge.directory().knows(call) {
@@ -199,8 +207,8 @@ impl Desk {
     async fn decide(&self, call: &CallId, epoch: u32, request: &VoiceRequest) -> Result<Response, TryElsewhere> {
         let language = |known: Option<&Known>| known.map_or(Language::default(), |it| it.route.language);
         let reason = self.bridge.directory().end_of(call, epoch).await;
-        let known = self.known(call, request).await;
-        let Some(known) = known else {
+        let known = self.known(call, epoch, request).await;
+        let Some(mut known) = known else {
             tracing::error!(%call, call_sid = request.call_sid, "asked about a call that nobody knows");
             return Ok(self.count("next", "unknown_call", sentence(language(None), Language::apology)));
         };
@@ -221,7 +229,12 @@ impl Desk {
         let reason = match reason {
             Some(reason) => reason,
             // It ended in another process, or that process died in the middle.
-            None => self.recorded_end(call, epoch, &known).await.unwrap_or(EndReason::CallerLost),
+            None => {
+                let recorded = self.recorded_end(call, epoch, &known).await;
+                // What was said there up to the end may have been recorded meanwhile.
+                known = self.known(call, epoch, request).await.unwrap_or(known);
+                recorded.unwrap_or(EndReason::CallerLost)
+            }
         };
         tracing::info!(%call, epoch, %reason, "what comes next");
         Ok(match reason.next() {
@@ -270,7 +283,7 @@ impl Desk {
         outcome: Option<&CallStatus>,
         request: &VoiceRequest,
     ) -> Result<Response, TryElsewhere> {
-        let Some(known) = self.known(call, request).await.filter(|it| it.call_sid == request.call_sid) else {
+        let Some(known) = self.known(call, epoch, request).await.filter(|it| it.call_sid == request.call_sid) else {
             tracing::error!(%call, "asked about a transfer of a call that nobody knows");
             return Ok(self.count("dialled", "unknown_call", Response::new().hangup()));
         };
@@ -315,6 +328,9 @@ impl Desk {
             tracing::warn!(%call, error, "Twilio reports trouble with the stream");
         }
         let Some(tenant) = self.tenant_of(call).await else { return };
+        if !self.ledger.knows(call) {
+            self.adopt(call, &tenant).await;
+        }
         self.ledger.append(call, &tenant, Fact::StreamStatus { event: status.event.clone(), error: status.error.clone() });
     }
 
@@ -368,7 +384,8 @@ impl Desk {
     async fn adopt(&self, call: &CallId, tenant: &Arc<str>) -> Option<CallRow> {
         let scope = self.store.tenant(tenant);
         let row = timeout(STORE_WAIT, scope.call(&call.0)).await.ok()?.ok()??;
-        if !self.ledger.knows(call) {
+        let newer = self.ledger.epoch(call).is_none_or(|it| it < row.epoch);
+        if newer || !self.ledger.owns(call) {
             let lines = timeout(STORE_WAIT, scope.transcript(&call.0)).await.ok()?.ok()?;
             let said = lines.into_iter().map(|it| match it.speaker {
                 Speaker::Caller => HistoryItem::Caller(it.text),
@@ -384,7 +401,9 @@ impl Desk {
                     .output
                     .or_else(|| Some("unknown: the line dropped before the answer came; check before you promise".into())),
             });
-            self.ledger.begin(call, row.epoch, row.last_seq.map_or(0, |it| it + 1), said.chain(done).collect());
+            // What this process has noted meanwhile about another one's call goes on being numbered.
+            let seq = row.last_seq.map_or(0, |it| it + 1).max(self.ledger.next_seq(call, row.epoch));
+            self.ledger.learn(call, row.epoch, seq, said.chain(done).collect(), row.transfer_to.clone());
             if row.ended_at_ms.is_some() {
                 self.ledger.finish(call);
             }
@@ -404,9 +423,11 @@ impl Desk {
         Some(row)
     }
 
-    async fn known(&self, call: &CallId, request: &VoiceRequest) -> Option<Known> {
-        // A call that this process answered needs no database.
-        if self.ledger.knows(call)
+    /// What is known of a call that is asked about with an epoch.
+    async fn known(&self, call: &CallId, epoch: u32, request: &VoiceRequest) -> Option<Known> {
+        // A call whose newest stream was ours needs no database.
+        if self.ledger.owns(call)
+            && self.ledger.epoch(call) >= Some(epoch)
             && let Some(tenant) = self.tenant_of(call).await
             && let Some((found, _)) = self.find(&request.account_sid, &request.call_sid).await
             && found == *call
@@ -428,9 +449,18 @@ impl Desk {
         Some(Known { tenant, call_sid: row.call_sid, account_sid: row.account_sid, route, epoch: row.epoch, history })
     }
 
+    /// Why a stream ended that was another process's. What that one has noted at the end is on its way to the database, if
+    /// it lives; one that was killed has noted nothing.
     async fn recorded_end(&self, call: &CallId, epoch: u32, known: &Known) -> Option<EndReason> {
-        let row = timeout(STORE_WAIT, self.store.tenant(&known.tenant).call(&call.0)).await.ok()?.ok()??;
-        row.end_reason.filter(|_| row.epoch == epoch).as_deref().and_then(EndReason::from_name)
+        let until = Instant::now() + END_WAIT;
+        loop {
+            let row = timeout(STORE_WAIT, self.store.tenant(&known.tenant).call(&call.0)).await.ok()?.ok()??;
+            let reason = row.end_reason.filter(|_| row.epoch == epoch).as_deref().and_then(EndReason::from_name);
+            if reason.is_some() || row.owner_node == self.settings.node || Instant::now() >= until {
+                return reason;
+            }
+            tokio::time::sleep(END_LOOK).await;
+        }
     }
 
     /// Another stream for the same call, in a new epoch, with everything said so far.
@@ -449,7 +479,7 @@ impl Desk {
             tracing::warn!(%call, epoch = claimed, "the database knows another epoch of this call");
         }
         let history = known.history.clone();
-        self.ledger.begin(call, claimed, 0, history.clone());
+        self.ledger.begin(call, claimed, history.clone());
         self.ledger.commit(call, &known.tenant, Fact::Claimed { node: self.settings.node.clone() }, STORE_WAIT).await;
         let mut plan = self.plan(call, &known.route, &known.call_sid, &known.account_sid, claimed, Some(history));
         plan.config.phrase = phrase(language);
@@ -506,7 +536,7 @@ impl Desk {
         let (action, redirect) = url.next(&call, epoch);
         let parameter = |name, value: &str| Parameter::new(name, value).expect("ids and tokens are short");
         let stream = Stream {
-            url: url.websocket("/twilio-stream"),
+            url: self.settings.node_url.websocket("/twilio-stream"),
             status_callback: url.http(&format!("/twilio/stream-status/{call}")),
             parameters: vec![parameter(bridge::CALL_PARAMETER, &call.0), parameter(bridge::TOKEN_PARAMETER, token.expose())],
         };

@@ -93,6 +93,9 @@ pub struct Route {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub public_url: PublicUrl,
+    /// The address of this very process: its media sockets must come to it and to no other. Its paths are as those of
+    /// `public_url`, which it is where there is only one process.
+    pub node_url: PublicUrl,
     /// This process, in records.
     pub node: String,
     /// By called number, E.164.

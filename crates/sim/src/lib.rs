@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod balancer;
 mod ear;
 mod elevenlabs;
 mod live;
@@ -14,6 +15,7 @@ mod timeline;
 mod twiml;
 pub mod web;
 
+pub use balancer::Balancer;
 pub use ear::{Ear, Heard};
 pub use elevenlabs::ElevenLabs;
 pub use live::Live;

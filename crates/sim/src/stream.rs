@@ -58,6 +58,10 @@ pub(crate) struct Caller {
     said_at: Option<Instant>,
     pub(crate) frames_sent: u64,
     pub(crate) frames_played: u64,
+    /// When the last stream was lost, until something is heard again.
+    lost_at: Option<Instant>,
+    /// How long there was silence, each time.
+    pub(crate) gaps: Vec<Duration>,
 }
 
 enum Deed {
@@ -82,6 +86,8 @@ impl Caller {
             said_at: None,
             frames_sent: 0,
             frames_played: 0,
+            lost_at: None,
+            gaps: Vec::new(),
         }
     }
 
@@ -98,6 +104,10 @@ impl Caller {
 
     /// Hears 20 ms.
     fn hear(&mut self, ulaw: &[u8], network: &TelephoneNetwork) {
+        let sounds = ulaw.iter().any(|it| !matches!(it, 0xFF | 0x7F));
+        if let Some(lost) = self.lost_at.take_if(|_| sounds) {
+            self.gaps.push(lost.elapsed());
+        }
         if let Some(heard) = self.ear.listen(ulaw) {
             self.heard_something(heard, network);
         }
@@ -402,6 +412,9 @@ pub(crate) async fn run(
 ) -> StreamEnd {
     let end = converse(network, socket, stream, ids, caller).await;
     caller.stop_hearing(network);
+    if matches!(end, StreamEnd::Server | StreamEnd::Lost) {
+        caller.lost_at.get_or_insert_with(Instant::now);
+    }
     end
 }
 

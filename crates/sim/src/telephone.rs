@@ -72,6 +72,8 @@ pub struct CallOutcome {
     /// Frames that the caller sent, and frames of the assistant that were played.
     pub frames_sent: u64,
     pub frames_played: u64,
+    /// From each loss of a stream to the next sound.
+    pub gaps: Vec<Duration>,
 }
 
 struct Call<'a> {
@@ -121,6 +123,7 @@ impl TelephoneNetwork {
             streams,
             frames_sent: caller.frames_sent,
             frames_played: caller.frames_played,
+            gaps: caller.gaps,
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::segment::{self, Position, Tail};
-use crate::{Entry, Store};
+use crate::{Entry, Store, StoreError};
 
 /// Facts waiting for the disk: 60 s of 100 calls with 10 facts a second, far beyond what calls make.
 const WAITING_MAX: usize = 65_536;
@@ -44,6 +44,7 @@ pub struct Journal {
     written: watch::Receiver<Position>,
     delivered: watch::Receiver<Position>,
     lost: Arc<AtomicU64>,
+    rejected: Arc<AtomicU64>,
 }
 
 impl Journal {
@@ -52,7 +53,11 @@ impl Journal {
     /// # Errors
     /// When the folder cannot be read or written. A database that is away is no error: delivery goes on trying.
     pub async fn open(folder: PathBuf, store: Store) -> io::Result<(Self, JournalTasks)> {
-        let position = store.position().await;
+        let id = {
+            let folder = folder.clone();
+            spawn_blocking(move || segment::identity(&folder)).await??
+        };
+        let position = store.position(&id).await;
         let database_is_there = position.is_ok();
         let delivered = position.unwrap_or_default();
         let tail = {
@@ -63,8 +68,10 @@ impl Journal {
         let (written_tx, written) = watch::channel(tail.position);
         let (delivered_tx, delivered) = watch::channel(delivered);
         let writer = tokio::spawn(write(tail, waiting, written_tx));
-        let deliverer = tokio::spawn(deliver(folder, store, written.clone(), delivered_tx));
-        let journal = Self { queue, written, delivered, lost: Arc::default() };
+        let rejected = Arc::new(AtomicU64::new(0));
+        let delivery = Delivery { folder, id, store, rejected: rejected.clone() };
+        let deliverer = tokio::spawn(delivery.run(written.clone(), delivered_tx));
+        let journal = Self { queue, written, delivered, lost: Arc::default(), rejected };
         if database_is_there {
             // What an earlier process acknowledged is in SQL before the first question is asked.
             let _ = tokio::time::timeout(BOOT_DELIVERY_MAX, journal.flush()).await;
@@ -102,6 +109,11 @@ impl Journal {
     /// Facts that never reached the disk.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Facts that the database will never take: they lie in `rejected.jsonl` beside the journal.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
     }
 
     /// Bytes on disk that SQL does not have yet; of other segments only their number counts.
@@ -166,42 +178,80 @@ async fn write(mut tail: Tail, mut waiting: mpsc::Receiver<Write>, written: watc
     }
 }
 
-/// Carries records to SQL in order, for as long as there is a writer or anything undelivered.
-async fn deliver(folder: PathBuf, store: Store, mut written: watch::Receiver<Position>, delivered: watch::Sender<Position>) {
-    let mut pause = RETRY.0;
-    loop {
-        let from = *delivered.borrow();
-        if from >= *written.borrow_and_update() {
-            if written.changed().await.is_err() && from >= *written.borrow() {
-                return;
-            }
-            continue;
-        }
-        let result = {
-            let folder = folder.clone();
-            spawn_blocking(move || segment::read(&folder, from, DELIVERY_MAX)).await
-        };
-        let outcome = match result {
-            Ok(Ok((entries, to))) => store.apply(&entries, to).await.map(|()| to).map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(panicked) => Err(panicked.to_string()),
-        };
-        match outcome {
-            Ok(to) => {
-                pause = RETRY.0;
-                // Nothing readable although more was written: the rest was an unreadable record at the end.
-                let to = if to == from { *written.borrow() } else { to };
-                delivered.send_replace(to);
-                if to.segment > from.segment {
-                    let folder = folder.clone();
-                    let _ = spawn_blocking(move || segment::prune(&folder, to)).await;
+/// Carries records to SQL.
+struct Delivery {
+    folder: PathBuf,
+    /// Of the journal: each has its own position.
+    id: String,
+    store: Store,
+    rejected: Arc<AtomicU64>,
+}
+
+impl Delivery {
+    /// In order, for as long as there is a writer or anything undelivered.
+    async fn run(self, mut written: watch::Receiver<Position>, delivered: watch::Sender<Position>) {
+        let mut pause = RETRY.0;
+        // After a refusal facts are delivered one by one until the one is found that cannot be.
+        let mut alone = 0;
+        loop {
+            let from = *delivered.borrow();
+            if from >= *written.borrow_and_update() {
+                if written.changed().await.is_err() && from >= *written.borrow() {
+                    return;
                 }
+                continue;
             }
-            Err(error) => {
-                tracing::warn!(%error, "the database did not take the journal's facts, trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY.1);
+            match self.step(from, if alone > 0 { 1 } else { DELIVERY_MAX }).await {
+                Ok(to) => {
+                    pause = RETRY.0;
+                    alone -= alone.min(1);
+                    // Nothing readable although more was written: the rest was an unreadable record at the end.
+                    let to = if to == from { *written.borrow() } else { to };
+                    delivered.send_replace(to);
+                    if to.segment > from.segment {
+                        let folder = self.folder.clone();
+                        let _ = spawn_blocking(move || segment::prune(&folder, to)).await;
+                    }
+                }
+                Err(Undelivered::Refused(error)) => {
+                    tracing::error!(%error, "the database refuses a fact: facts are delivered one by one");
+                    alone = DELIVERY_MAX;
+                }
+                Err(Undelivered::Later(error)) => {
+                    tracing::warn!(error, "the database did not take the journal's facts, trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY.1);
+                }
             }
         }
     }
+
+    /// Delivers the next facts; returns the place behind them.
+    async fn step(&self, from: Position, limit: usize) -> Result<Position, Undelivered> {
+        let later = |error: &dyn std::fmt::Display| Undelivered::Later(error.to_string());
+        let folder = self.folder.clone();
+        let read = spawn_blocking(move || segment::read(&folder, from, limit)).await.map_err(|error| later(&error))?;
+        let (entries, to) = read.map_err(|error| later(&error))?;
+        let Err(error) = self.store.apply(&self.id, &entries, to).await else { return Ok(to) };
+        if error.is_passing() || matches!(error, StoreError::Schema { .. } | StoreError::Migrate(_)) {
+            return Err(later(&error));
+        }
+        let [refused] = &entries[..] else { return Err(Undelivered::Refused(error)) };
+        // Whatever it is, the calls behind it must not wait for it for ever.
+        tracing::error!(%error, fact = ?refused, "a fact is put aside: the database will never take it");
+        let (folder, entry) = (self.folder.clone(), refused.clone());
+        let kept = spawn_blocking(move || segment::set_aside(&folder, &entry)).await.map_err(|error| later(&error))?;
+        kept.map_err(|error| later(&error))?;
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+        self.store.apply(&self.id, &[], to).await.map_err(|error| later(&error))?;
+        Ok(to)
+    }
+}
+
+/// Why facts are not in SQL yet.
+enum Undelivered {
+    /// It may work later.
+    Later(String),
+    /// One of several will never work.
+    Refused(StoreError),
 }

@@ -1,11 +1,22 @@
 #![doc = include_str!("../README.md")]
 
+mod calls;
+mod db;
+mod delivery;
 mod entry;
+mod jobs;
 mod journal;
+mod migrate;
+mod nodes;
 mod segment;
-mod sql;
+mod store;
 
+pub use calls::{CallRow, Line, MessageRow, RecordingRow, ToolCallRow, TurnRow};
+pub use db::StoreError;
 pub use entry::{Entry, Fact, Speaker};
+pub use jobs::{BadSchedule, Failure, Handler, Intent, JobRow, NewJob, Schedule, Work, Workers};
 pub use journal::{Journal, JournalError, JournalTasks};
-pub use segment::Position;
-pub use sql::{CallRow, Line, MessageRow, RecordingRow, Scope, Store, StoreError, ToolCallRow, TurnRow};
+pub use migrate::NEWEST;
+pub use nodes::{CommandRow, Heartbeat, NodeRow};
+pub use segment::{Position, read_journal};
+pub use store::{Scope, Store};

@@ -68,6 +68,33 @@ fn segments(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
+/// The journal's own name, made when it is first opened: its position in SQL goes by it.
+pub(crate) fn identity(folder: &Path) -> io::Result<String> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join("id");
+    match fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
+        Ok(_) => (),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+        Err(error) => return Err(error),
+    }
+    let id = uuid::Uuid::now_v7().to_string();
+    let mut file = File::create(&path)?;
+    file.write_all(id.as_bytes())?;
+    file.sync_all()?;
+    sync_folder(folder)?;
+    Ok(id)
+}
+
+/// Keeps a fact that the database will never take, for people to look at.
+pub(crate) fn set_aside(folder: &Path, entry: &Entry) -> io::Result<()> {
+    let mut line = serde_json::to_vec(entry)?;
+    line.push(b'\n');
+    let mut file = OpenOptions::new().append(true).create(true).open(folder.join("rejected.jsonl"))?;
+    file.write_all(&line)?;
+    file.sync_all()
+}
+
 impl Tail {
     /// Opens the last segment, cuts off a torn tail, and is ready to append. `delivered` is how far SQL got: if files
     /// before it are gone, numbering goes on after it.
@@ -139,6 +166,15 @@ pub(crate) fn read(folder: &Path, from: Position, limit: usize) -> io::Result<(V
         }
     }
     Ok((entries, at))
+}
+
+/// Reads the next facts of a journal, also while its process runs; begin with the default position. The same position
+/// again means that there is nothing more.
+///
+/// # Errors
+/// When the folder or a segment cannot be read.
+pub fn read_journal(folder: &Path, from: Position) -> io::Result<(Vec<Entry>, Position)> {
+    read(folder, from, 1024)
 }
 
 /// Deletes segments that lie wholly before `delivered`.

@@ -22,6 +22,8 @@ CREATE TABLE calls (
     ended_at_ms       BIGINT,
     end_reason        TEXT,
     end_blame         TEXT,
+    -- Whom the caller is to be connected with, by the name of the destination.
+    transfer_to       TEXT,
     duration_s        BIGINT,
     frames_in         BIGINT NOT NULL DEFAULT 0,
     frames_in_dropped BIGINT NOT NULL DEFAULT 0,
@@ -32,21 +34,36 @@ CREATE TABLE calls (
     longest_gap_ms    BIGINT NOT NULL DEFAULT 0,
     interruptions     BIGINT NOT NULL DEFAULT 0,
     input_tokens      BIGINT NOT NULL DEFAULT 0,
-    output_tokens     BIGINT NOT NULL DEFAULT 0
+    cached_tokens     BIGINT NOT NULL DEFAULT 0,
+    output_tokens     BIGINT NOT NULL DEFAULT 0,
+    -- What the caller waited for, what was lost and replaced on the way.
+    first_audio_ms    BIGINT,
+    sessions_lost     BIGINT NOT NULL DEFAULT 0,
+    sessions_rolled   BIGINT NOT NULL DEFAULT 0,
+    false_alarms      BIGINT NOT NULL DEFAULT 0,
+    echoes            BIGINT NOT NULL DEFAULT 0,
+    -- Estimated listening quality (G.107) of the worst stream, in hundredths.
+    mos_hundredths    BIGINT,
+    -- How the caller's line sounded, in whole dB below full scale: speech, and what lies between it.
+    speech_dbfs       BIGINT,
+    noise_dbfs        BIGINT,
+    clipped_samples   BIGINT NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX calls_by_sid ON calls (account_sid, call_sid);
 CREATE INDEX calls_by_tenant ON calls (tenant, started_at_ms);
 
 -- Every fact as it was journalled; the key makes delivery idempotent.
 CREATE TABLE call_events (
-    call   TEXT NOT NULL,
-    epoch  BIGINT NOT NULL,
-    seq    BIGINT NOT NULL,
-    tenant TEXT NOT NULL,
-    at_ms  BIGINT NOT NULL,
-    kind   TEXT NOT NULL,
-    body   TEXT NOT NULL,
-    PRIMARY KEY (call, epoch, seq)
+    call    TEXT NOT NULL,
+    epoch   BIGINT NOT NULL,
+    -- Whose fact it is: of the node that has the stream, or of another one that Twilio told something about the call.
+    journal TEXT NOT NULL,
+    seq     BIGINT NOT NULL,
+    tenant  TEXT NOT NULL,
+    at_ms   BIGINT NOT NULL,
+    kind    TEXT NOT NULL,
+    body    TEXT NOT NULL,
+    PRIMARY KEY (call, epoch, journal, seq)
 );
 
 CREATE TABLE transcript (
@@ -94,13 +111,28 @@ CREATE TABLE recordings (
     location TEXT NOT NULL,
     channels BIGINT NOT NULL,
     length_ms BIGINT NOT NULL,
+    -- Of the complete file: a recording that was cut or changed later can be told.
+    sha256   TEXT,
     PRIMARY KEY (call, epoch)
 );
 
--- How far the journal was delivered: written in the transaction that delivers.
-CREATE TABLE journal_position (
-    id      BIGINT PRIMARY KEY CHECK (id = 1),
+-- What callers left for the business.
+CREATE TABLE messages (
+    call   TEXT NOT NULL,
+    epoch  BIGINT NOT NULL,
+    seq    BIGINT NOT NULL,
+    tenant TEXT NOT NULL,
+    at_ms  BIGINT NOT NULL,
+    name   TEXT,
+    number TEXT,
+    text   TEXT NOT NULL,
+    PRIMARY KEY (call, epoch, seq)
+);
+CREATE INDEX messages_by_tenant ON messages (tenant, at_ms);
+
+-- How far each journal was delivered: written in the transaction that delivers. A node has one.
+CREATE TABLE journal_positions (
+    journal TEXT PRIMARY KEY,
     segment BIGINT NOT NULL,
     bytes   BIGINT NOT NULL
 );
-INSERT INTO journal_position (id, segment, bytes) VALUES (1, 0, 0);

@@ -1,0 +1,10 @@
+DROP TABLE cap_holders;
+DROP TABLE caps;
+DROP TABLE prices;
+DROP TABLE audit_log;
+DROP TABLE config_versions;
+DROP TABLE user_phone_numbers;
+DROP TABLE api_keys;
+DROP TABLE members;
+DROP TABLE users;
+DROP TABLE tenants;

@@ -1,0 +1,3 @@
+DROP TABLE leases;
+DROP TABLE commands;
+DROP TABLE nodes;
