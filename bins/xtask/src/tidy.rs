@@ -32,7 +32,7 @@ const RESERVED: [(&str, &[&str]); 5] = [
     ("sqlx", &["store"]),
     ("quick-xml", &["twilio", "sim"]),
     ("axum", &["control", "sim", "offhook"]),
-    ("tokio", &["bridge", "store", "desk", "control", "sim", "offhook"]),
+    ("tokio", &["bridge", "store", "desk", "control", "sim", "offhook", "testbed"]),
     ("clap", &["offhook", "xtask"]),
 ];
 

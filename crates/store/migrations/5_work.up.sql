@@ -97,6 +97,8 @@ CREATE TABLE objects (
     -- Whose voice it is.
     number        TEXT,
     call          TEXT,
+    -- Where its content lies; the same content of a tenant lies there once.
+    location      TEXT NOT NULL,
     -- The key of its content, encrypted.
     content_key   BYTEA NOT NULL,
     created_at_ms BIGINT NOT NULL,
@@ -105,4 +107,5 @@ CREATE TABLE objects (
 CREATE INDEX objects_by_tenant ON objects (tenant, created_at_ms);
 CREATE INDEX objects_by_number ON objects (tenant, number);
 CREATE INDEX objects_by_content ON objects (tenant, sha256);
+CREATE INDEX objects_by_location ON objects (location);
 CREATE INDEX objects_by_end ON objects (expires_at_ms);

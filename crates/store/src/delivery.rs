@@ -1,7 +1,7 @@
 //! Facts become rows. Delivering one twice changes nothing.
 
 use crate::db::{StoreError, Tx, Value, values};
-use crate::{Entry, Fact, Speaker};
+use crate::{Entry, Fact, Speaker, outbox};
 
 /// Delivers a fact of a journal.
 pub(crate) async fn apply(tx: &mut Tx, journal: &str, entry: &Entry) -> Result<(), StoreError> {
@@ -17,6 +17,7 @@ pub(crate) async fn apply(tx: &mut Tx, journal: &str, entry: &Entry) -> Result<(
     if fresh == 0 {
         return Ok(());
     }
+    outbox::tell(tx, journal, entry).await?;
     let (sql, values): (&'static str, Vec<Value<'_>>) = match &entry.fact {
         Fact::Ringing {
             call_sid,

@@ -8,6 +8,9 @@ mod jobs;
 mod journal;
 mod migrate;
 mod nodes;
+mod objects;
+mod outbox;
+mod seal;
 mod segment;
 mod store;
 
@@ -18,5 +21,8 @@ pub use jobs::{BadSchedule, Failure, Handler, Intent, JobRow, NewJob, Schedule, 
 pub use journal::{Journal, JournalError, JournalTasks};
 pub use migrate::NEWEST;
 pub use nodes::{CommandRow, Heartbeat, NodeRow};
+pub use objects::{NewObject, ObjectError, ObjectRow, Objects};
+pub use outbox::{DeliveryRow, EndpointRow, Parcel};
+pub use seal::{KEY_BYTES, SealError, Sealer};
 pub use segment::{Position, read_journal};
 pub use store::{Scope, Store};
