@@ -63,6 +63,18 @@ pub const SETTINGS: &[Setting] = &[
         "DATABASE_URL",
         "sqlite:PATH, or postgres://USER:PASSWORD@HOST/DATABASE; default: offhook.db in the data folder",
     ),
+    setting(
+        "server.objects",
+        "OFFHOOK_OBJECTS",
+        "",
+        "Where recordings are kept, encrypted: a folder, or s3://BUCKET/PREFIX with the AWS_… variables; none: as plain files where they were made; default: objects in the data folder",
+    ),
+    secret(
+        "server.encryption_keys",
+        "OFFHOOK_ENCRYPTION_KEYS",
+        "Keys for recordings and secrets at rest, 64 hexadecimal digits each, the newest first, with commas between; default: a file `key` in the data folder, made at the first start. Several processes need the same",
+    ),
+    setting("server.recording_days", "OFFHOOK_RECORDING_DAYS", "", "Recordings are deleted after so many days; empty: never"),
     setting("server.max_calls", "OFFHOOK_MAX_CALLS", "100", "Calls at a time; further callers hear that all lines are busy"),
     setting(
         "server.drain_seconds",
@@ -392,8 +404,9 @@ const OBSOLETE: &[&str] =
 #[derive(Debug)]
 pub struct Config {
     pub listen: SocketAddr,
-    pub data_dir: PathBuf,
-    pub database_url: SecretString,
+    pub places: Places,
+    /// Days after which recordings are deleted.
+    pub recording_days: Option<u32>,
     pub calls_max: usize,
     pub drain: Duration,
     /// What is logged; see the setting `server.log`.
@@ -455,6 +468,12 @@ pub struct Places {
     pub data_dir: PathBuf,
     /// May hold a password.
     pub database_url: SecretString,
+    /// As it was given, not checked.
+    pub public_url: String,
+    /// A folder, or `s3://BUCKET/PREFIX`; `None` leaves recordings where they were made.
+    pub objects: Option<String>,
+    /// Keys to seal with, the newest first; without any the data folder holds one.
+    pub encryption_keys: Option<SecretString>,
 }
 
 /// Reads only where the data is: for commands that must work whatever else is wrong.
@@ -494,7 +513,14 @@ impl Source {
             let place = self.find("server.database_url").place;
             self.problem(place, "expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE");
         }
-        Places { data_dir, database_url: url.into() }
+        let objects = match self.text("server.objects") {
+            it if it.is_empty() => Some(data_dir.join("objects").display().to_string()),
+            it if it == "none" => None,
+            it => Some(it),
+        };
+        let encryption_keys = Some(self.text("server.encryption_keys")).filter(|it| !it.is_empty()).map(SecretString::from);
+        let public_url = self.text("server.public_url").trim_end_matches('/').to_owned();
+        Places { data_dir, database_url: url.into(), public_url, objects, encryption_keys }
     }
 }
 
@@ -805,7 +831,9 @@ impl Source {
             );
         }
         self.url("twilio.api_base_url", &["https", "http"]);
-        let Places { data_dir, database_url } = self.places();
+        let places = self.places();
+        let data_dir = places.data_dir.clone();
+        let recording_days = self.optional_number("server.recording_days", 1..=36_500);
         let calls_max = self.number("server.max_calls", 1..=100_000);
         let drain = self.number("server.drain_seconds", 0..=86_400);
         let time_zone = self.parse("server.time_zone", "a name such as Europe/Bucharest", |it| jiff::tz::TimeZone::get(it).ok());
@@ -840,7 +868,8 @@ impl Source {
         let (routes, fallback) = self.routes();
         Some(Config {
             listen: listen?,
-            database_url,
+            places,
+            recording_days: recording_days?.map(|it| it as u32),
             calls_max: calls_max? as usize,
             drain: Duration::from_secs(drain?),
             log: self.text("server.log"),
@@ -877,7 +906,6 @@ impl Source {
                 recording_format: recording_format?,
                 time_zone: time_zone?,
             },
-            data_dir,
             http_tools,
             mcp_servers,
             warnings: std::mem::take(&mut self.warnings),

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use offhook::config::{self, Places};
+use offhook::server::Beside;
 use secrecy::ExposeSecret as _;
-use store::Store;
+use store::{Objects, Sealer, Store};
 
 /// The text of a settings file, if there is one.
 pub(crate) fn settings_file(file: &Path) -> Result<Option<String>> {
@@ -25,8 +27,117 @@ fn places(file: &Path) -> Result<Places> {
     Ok(config::places(text.as_deref().map(|it| (name.as_str(), it)), &env)?)
 }
 
+/// The keys to seal with.
+fn sealer(places: &Places) -> Result<Arc<Sealer>> {
+    let sealer = match &places.encryption_keys {
+        Some(keys) => Sealer::new(keys.expose_secret().split(',').map(str::trim)).context("server.encryption_keys")?,
+        None => Sealer::from_file(&places.data_dir.join("key"))?,
+    };
+    Ok(Arc::new(sealer))
+}
+
+fn objects(places: &Places, store: &Store, sealer: &Arc<Sealer>, env: &BTreeMap<String, String>) -> Result<Option<Objects>> {
+    let Some(address) = &places.objects else { return Ok(None) };
+    let aws = env.iter().filter(|it| it.0.starts_with("AWS_")).map(|(name, value)| (name.clone(), value.clone()));
+    let objects = Objects::open(address, aws, store.clone(), sealer.clone());
+    Ok(Some(objects.with_context(|| format!("server.objects: {address}"))?))
+}
+
+/// What the server does beside its calls.
+pub(crate) fn beside(
+    places: &Places,
+    store: &Store,
+    recording_days: Option<u32>,
+    env: &BTreeMap<String, String>,
+) -> Result<Beside> {
+    let sealer = sealer(places)?;
+    Ok(Beside { objects: objects(places, store, &sealer, env)?, recording_days, sealer })
+}
+
+pub(crate) async fn list_nodes(file: &Path) -> Result<()> {
+    for it in open(file).await?.nodes().await? {
+        let state = if it.draining { "shutting down" } else { "taking calls" };
+        let address = it.address.unwrap_or_default();
+        println!(
+            "{}  {state}, {} calls, heard of {} ms ago, version {}, {address}",
+            it.id,
+            it.live.len(),
+            it.silent_ms,
+            it.version
+        );
+    }
+    Ok(())
+}
+
+pub(crate) async fn list_recordings(file: &Path, tenant: &str, call: &str, minutes: u64) -> Result<()> {
+    let places = places(file)?;
+    let (store, sealer) = (Store::open(places.database_url.expose_secret()).await?, sealer(&places)?);
+    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let objects = objects(&places, &store, &sealer, &env)?;
+    let now = jiff::Timestamp::now().as_second();
+    for it in store.tenant(tenant).recordings(call).await? {
+        match (it.location.strip_prefix("object:"), &objects) {
+            (Some(id), Some(objects)) => {
+                let object = objects.find(tenant, id).await?;
+                let ticket = objects.ticket(&object, now, std::time::Duration::from_secs(60 * minutes));
+                println!("stream {}  {:.1} s  {}/files/{ticket}", it.epoch, it.length_ms as f64 / 1000.0, places.public_url);
+            }
+            _ => println!("stream {}  {:.1} s  {}", it.epoch, it.length_ms as f64 / 1000.0, it.location),
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn erase(file: &Path, tenant: &str, number: &str) -> Result<()> {
+    anyhow::ensure!(number.starts_with('+'), "`{number}` is not E.164: expected a number such as +40312345678");
+    let places = places(file)?;
+    let (store, sealer) = (Store::open(places.database_url.expose_secret()).await?, sealer(&places)?);
+    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let objects = objects(&places, &store, &sealer, &env)?;
+    let objects = objects.context("server.objects is none: recordings are plain files, which must be deleted by hand")?;
+    let (calls, files) = objects.erase(tenant, number).await?;
+    println!("erased from {calls} calls, {files} files deleted");
+    Ok(())
+}
+
+pub(crate) async fn list_endpoints(file: &Path, tenant: &str) -> Result<()> {
+    for it in open(file).await?.tenant(tenant).endpoints().await? {
+        let events = if it.events.is_empty() { "all events".to_owned() } else { it.events.join(" ") };
+        println!("{}  {}  {events}  {}", it.id, it.url, it.paused_reason.map_or_else(String::new, |it| format!("paused: {it}")));
+    }
+    Ok(())
+}
+
+pub(crate) async fn add_endpoint(file: &Path, tenant: &str, url: &str, events: &[String]) -> Result<()> {
+    desk::check_endpoint(url).map_err(|expected| anyhow::anyhow!("`{url}` is not usable: {expected}"))?;
+    let places = places(file)?;
+    let store = Store::open(places.database_url.expose_secret()).await?;
+    let events: Vec<&str> = events.iter().map(String::as_str).collect();
+    let (id, secret) = store.tenant(tenant).add_endpoint(url, &events, sealer(&places)?.as_ref()).await?;
+    println!("{id}\nsecret, shown this once: {secret}");
+    Ok(())
+}
+
+pub(crate) async fn remove_endpoint(file: &Path, tenant: &str, id: &str) -> Result<()> {
+    anyhow::ensure!(open(file).await?.tenant(tenant).remove_endpoint(id).await?, "the tenant has no endpoint {id}");
+    println!("done");
+    Ok(())
+}
+
+pub(crate) async fn resume_endpoint(file: &Path, tenant: &str, id: &str) -> Result<()> {
+    anyhow::ensure!(open(file).await?.tenant(tenant).resume_endpoint(id).await?, "the tenant has no endpoint {id}");
+    println!("done");
+    Ok(())
+}
+
+pub(crate) async fn replay(file: &Path, tenant: &str, id: &str, from: jiff::Timestamp) -> Result<()> {
+    let again = open(file).await?.tenant(tenant).replay(id, from.as_millisecond()).await?;
+    println!("{again} events are sent again");
+    Ok(())
+}
+
 pub(crate) async fn migrate(file: &Path, to: Option<i64>) -> Result<()> {
-    let Places { data_dir, database_url } = places(file)?;
+    let Places { data_dir, database_url, .. } = places(file)?;
     if let Some(to) = to {
         anyhow::ensure!((0..=store::NEWEST).contains(&to), "there is no version {to}: expected 0 to {}", store::NEWEST);
     }

@@ -69,6 +69,45 @@ enum Command {
         #[arg(long, default_value = "offhook.toml")]
         config: PathBuf,
     },
+    /// List the servers that share the database
+    Nodes {
+        /// Settings file; only where the data is matters
+        #[arg(long, default_value = "offhook.toml")]
+        config: PathBuf,
+    },
+    /// Addresses under which the recordings of a call can be downloaded for a while
+    Recordings {
+        /// Our id of the call
+        call: String,
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// How long they work, in minutes
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// Settings file; only where the data is, and the public address, matter
+        #[arg(long, default_value = "offhook.toml")]
+        config: PathBuf,
+    },
+    /// Where a tenant's events go
+    Endpoints {
+        #[command(subcommand)]
+        command: EndpointsCommand,
+        #[arg(long, default_value = "default", global = true)]
+        tenant: String,
+        /// Settings file; only where the data is matters
+        #[arg(long, default_value = "offhook.toml", global = true)]
+        config: PathBuf,
+    },
+    /// Erase a person: their voice, words and number, in every record of a tenant
+    Erase {
+        /// E.164, such as +40312345678
+        number: String,
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// Settings file; only where the data is matters
+        #[arg(long, default_value = "offhook.toml")]
+        config: PathBuf,
+    },
     /// Look at the queue of jobs, and steer it
     Jobs {
         #[command(subcommand)]
@@ -84,6 +123,30 @@ enum Command {
     },
     /// List every setting
     Settings,
+}
+
+#[derive(Subcommand)]
+enum EndpointsCommand {
+    /// Endpoints, their events and whether they are paused
+    List,
+    /// Add one; its secret is printed this once
+    Add {
+        url: String,
+        /// Kinds of events, such as call.ended; without any: all
+        #[arg(long)]
+        event: Vec<String>,
+    },
+    /// Remove one, with what waits for it
+    Remove { id: String },
+    /// End the pause of one
+    Resume { id: String },
+    /// Send events again
+    Replay {
+        id: String,
+        /// From this moment on, such as 2026-11-21T00:00:00Z
+        #[arg(long)]
+        from: jiff::Timestamp,
+    },
 }
 
 #[derive(Subcommand)]
@@ -154,6 +217,21 @@ fn main() -> ExitCode {
             Command::Sim { command: Sim::Run { scenario, assistant } } => play(&scenario, assistant).await,
             Command::Convert(convert) => convert.run().map(|()| ExitCode::SUCCESS),
             Command::Migrate { to, config } => data::migrate(&config, to).await.map(|()| ExitCode::SUCCESS),
+            Command::Nodes { config } => data::list_nodes(&config).await.map(|()| ExitCode::SUCCESS),
+            Command::Recordings { call, tenant, minutes, config } => {
+                data::list_recordings(&config, &tenant, &call, minutes).await.map(|()| ExitCode::SUCCESS)
+            }
+            Command::Erase { number, tenant, config } => data::erase(&config, &tenant, &number).await.map(|()| ExitCode::SUCCESS),
+            Command::Endpoints { command, tenant, config } => {
+                let done = match command {
+                    EndpointsCommand::List => data::list_endpoints(&config, &tenant).await,
+                    EndpointsCommand::Add { url, event } => data::add_endpoint(&config, &tenant, &url, &event).await,
+                    EndpointsCommand::Remove { id } => data::remove_endpoint(&config, &tenant, &id).await,
+                    EndpointsCommand::Resume { id } => data::resume_endpoint(&config, &tenant, &id).await,
+                    EndpointsCommand::Replay { id, from } => data::replay(&config, &tenant, &id, from).await,
+                };
+                done.map(|()| ExitCode::SUCCESS)
+            }
             Command::Jobs { command, config } => {
                 let done = match command {
                     JobsCommand::List { state, limit } => data::list_jobs(&config, state.as_deref(), limit).await,
@@ -201,9 +279,10 @@ async fn serve(file: PathBuf) -> Result<ExitCode> {
             "SKIP_WEBHOOK_SIGNATURE_VALIDATION is set: every request is believed. Never do this where others can reach this port"
         );
     }
-    std::fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("the data folder {} cannot be made", config.data_dir.display()))?;
-    let store = Store::open(config.database_url.expose_secret()).await?;
+    let data_dir = config.places.data_dir.clone();
+    std::fs::create_dir_all(&data_dir).with_context(|| format!("the data folder {} cannot be made", data_dir.display()))?;
+    let store = Store::open(config.places.database_url.expose_secret()).await?;
+    let beside = data::beside(&config.places, &store, config.recording_days, &env)?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("{} is not free: is another server running there? Choose another with OFFHOOK_LISTEN", config.listen)
     })?;
@@ -220,8 +299,9 @@ async fn serve(file: PathBuf) -> Result<ExitCode> {
         net: Arc::new(Internet::default()),
         listener,
         store,
+        beside: Some(beside),
     };
-    let server = Server::start(parts, &config.data_dir).await?;
+    let server = Server::start(parts, &data_dir).await?;
     tracing::info!(listen = %config.listen, voice_url = public_url.http("/twilio/voice"), status_callback = public_url.http("/twilio/status"), "ready: set these addresses at your Twilio number");
     terminated().await?;
     tracing::info!(calls = server.bridge.directory().live(), soft = ?config.drain, "shutting down: live calls may finish");

@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result};
 use axum::serve::Listener;
 use bridge::{Bridge, Connect};
 use control::{App, Signatures};
-use desk::{BuiltIns, Desk, HttpTool, Ledger, McpServer, Settings, Toolbox};
+use desk::{Background, BuiltIns, Desk, Files, HttpTool, Ledger, McpServer, Settings, Toolbox};
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
-use store::{Journal, JournalTasks, Store};
+use store::{Journal, JournalTasks, Objects, Sealer, Store};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,8 @@ use twilio::Validator;
 
 /// Longest wait at the end for the journal to reach the database; what is on disk is delivered by the next process.
 const LAST_DELIVERY_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for jobs under way.
+const LAST_JOBS_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for calls that were asked to leave.
 const LEAVE_MAX: Duration = Duration::from_secs(30);
 
@@ -32,6 +34,7 @@ pub struct Server {
     journal: JournalTasks,
     stop: CancellationToken,
     serving: JoinHandle<()>,
+    background: Option<JoinHandle<()>>,
 }
 
 /// What a server is started with.
@@ -45,6 +48,17 @@ pub struct Parts<L> {
     pub net: Arc<dyn Connect>,
     pub listener: L,
     pub store: Store,
+    /// What is done beside calls; `None` in simulations.
+    pub beside: Option<Beside>,
+}
+
+/// What a server does beside its calls.
+#[derive(Debug)]
+pub struct Beside {
+    pub objects: Option<Objects>,
+    /// Days after which recordings are deleted.
+    pub recording_days: Option<u32>,
+    pub sealer: Arc<Sealer>,
 }
 
 impl Server {
@@ -68,15 +82,30 @@ impl Server {
         let metrics = bridge::Metrics::new(&mut registry);
         let bridge = Arc::new(Bridge::new(parts.net, ledger.clone(), tools, metrics, parts.calls_max));
         let metrics = desk::Metrics::new(&mut registry);
+        let (node, address) = (parts.settings.node.clone(), parts.settings.node_url.http(""));
         let desk = Arc::new(Desk::new(parts.settings, bridge.clone(), ledger.clone(), parts.store.clone(), metrics));
         let signatures = match parts.auth_tokens {
             Some(tokens) => Signatures::checked_by(Validator::new(tokens)),
             None => Signatures::skipped(),
         };
-        let app = App { desk: desk.clone(), signatures: Arc::new(signatures), registry: Arc::new(registry) };
+        let files = Files::new(parts.beside.as_ref().and_then(|it| it.objects.clone()));
+        let app = App { desk: desk.clone(), signatures: Arc::new(signatures), registry: Arc::new(registry), files };
         let stop = CancellationToken::new();
+        let background = parts.beside.map(|it| {
+            let background = Background {
+                store: parts.store.clone(),
+                bridge: bridge.clone(),
+                node,
+                address,
+                journal: ledger.journal().id().to_owned(),
+                objects: it.objects,
+                recording_days: it.recording_days,
+                sealer: it.sealer,
+            };
+            tokio::spawn(background.run(stop.clone()))
+        });
         let serving = tokio::spawn(control::serve(parts.listener, control::router(app), stop.clone()));
-        Ok(Self { bridge, ledger, store: parts.store, desk, journal: tasks, stop, serving })
+        Ok(Self { bridge, ledger, store: parts.store, desk, journal: tasks, stop, serving, background })
     }
 
     /// Turns new calls away, lets live ones finish for `soft`, hands the rest over, writes everything down.
@@ -89,6 +118,10 @@ impl Server {
         tracing::debug!(served, "no more requests");
         let flushed = timeout(LAST_DELIVERY_MAX, self.ledger.journal().flush()).await.is_ok();
         tracing::debug!(flushed, "the journal was delivered");
+        if let Some(background) = self.background {
+            // Jobs that are not done by then are done by whoever comes next.
+            let _ = timeout(LAST_JOBS_MAX, background).await;
+        }
         drop((self.desk, self.bridge, self.ledger));
         let _ = timeout(LAST_DELIVERY_MAX, self.journal.finished()).await;
         self.store.close().await;

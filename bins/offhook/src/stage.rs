@@ -207,6 +207,7 @@ impl Stage {
             auth_tokens: Some(vec![AUTH_TOKEN.to_owned().into()]),
             net: Arc::new(Simulated(options.network.clone())),
             listener,
+            beside: None,
             store,
         };
         let server = Server::start(parts, &options.folder).await?;

@@ -13,6 +13,7 @@ use sim::{
     AssistantScript, Balancer, Behaviour, CallOutcome, Moment, Network, OpenAi, OutputFormat, Speech, TelephoneNetwork, Timeline,
 };
 use store::{Line, Speaker, Store};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 const ACCOUNT: &str = "AC00000000000000000000000000000001";
 const TOKEN: &str = "process-test-token";
 const KEY: &str = "process-test-key";
+const ENCRYPTION_KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const STORY: &str = "
@@ -39,6 +41,8 @@ struct Scene {
     /// Where Twilio calls: the only server, or the balancer in front of them.
     address: SocketAddr,
     database: String,
+    /// Where recordings are kept.
+    objects: String,
     provider: SocketAddr,
     timeline: Timeline,
     stop: CancellationToken,
@@ -70,7 +74,7 @@ impl Scene {
         }
         let folder = tempfile::tempdir().unwrap();
         let database = database.unwrap_or_else(|| format!("sqlite:{}", folder.path().join("offhook.db").display()));
-        Self { folder, nodes, address, database, provider, timeline, stop }
+        Self { folder, nodes, address, database, objects: "none".into(), provider, timeline, stop }
     }
 
     fn data(&self, node: usize) -> PathBuf {
@@ -93,6 +97,8 @@ impl Scene {
             .env("OFFHOOK_NODE", format!("node-{node}"))
             .env("OFFHOOK_DATA_DIR", self.data(node))
             .env("DATABASE_URL", &self.database)
+            .env("OFFHOOK_OBJECTS", &self.objects)
+            .env("OFFHOOK_ENCRYPTION_KEYS", ENCRYPTION_KEY)
             .env("OFFHOOK_DRAIN_SECONDS", "0")
             .env("OFFHOOK_LOG", "warn")
             .env("OFFHOOK_RECORDING", "true")
@@ -115,6 +121,34 @@ impl Scene {
 
     async fn open(&self) -> Store {
         Store::open(&self.database).await.unwrap()
+    }
+
+    /// Runs a command as an operator would, beside the servers; returns what it prints.
+    async fn command(&self, arguments: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(arguments)
+            .env_clear()
+            .env("PUBLIC_URL", format!("http://{}", self.address))
+            .env("OFFHOOK_DATA_DIR", self.data(0))
+            .env("DATABASE_URL", &self.database)
+            .env("OFFHOOK_OBJECTS", &self.objects)
+            .env("OFFHOOK_ENCRYPTION_KEYS", ENCRYPTION_KEY)
+            .current_dir(self.folder.path())
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    async fn download(&self, path: &str) -> (u16, Vec<u8>) {
+        let mut socket = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.unwrap();
+        let body = answer.windows(4).position(|it| it == b"\r\n\r\n").unwrap() + 4;
+        let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
+        (status, answer.split_off(body))
     }
 
     async fn get(&self, path: &str) -> Option<u16> {
@@ -328,7 +362,8 @@ async fn whichever_node_twilio_asks_knows_how_a_call_ended() {
     let postgres = testbed::Postgres::start();
     let database = postgres.url(&postgres.database());
     Store::migrate(&database, None).await.unwrap();
-    let scene = Scene::with(2, Some(database)).await;
+    let mut scene = Scene::with(2, Some(database)).await;
+    scene.objects = scene.folder.path().join("objects").display().to_string();
     let nodes = [scene.start(0).await, scene.start(1).await];
     let story = "hear greeting\nsay book\nhear booked\npress 9\nhear farewell";
     let calls: Vec<_> = (0..CALLS).map(|_| scene.ring_with(story)).collect();
@@ -336,14 +371,89 @@ async fn whichever_node_twilio_asks_knows_how_a_call_ended() {
         let outcome = timeout(Duration::from_secs(60), call).await.unwrap().unwrap();
         assert_eq!((outcome.steps, outcome.streams), ((5, 5), 1), "{}", scene.story());
     }
+    let listed = scene.command(&["nodes"]).await;
+    assert_eq!(listed.lines().filter(|it| it.contains("taking calls")).count(), 2, "{listed}");
+    let store = scene.open().await;
+    // Recordings leave the disks of calls, and are downloaded from whichever node is asked.
+    timeout(PATIENCE, async {
+        while store.all_jobs(Some("done"), 100).await.unwrap().len() < CALLS {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("every recording is kept");
+    for call in store.tenant("default").calls(100).await.unwrap() {
+        let listed = scene.command(&["recordings", &call.id]).await;
+        let path = listed.trim().rsplit_once(&scene.address.to_string()).unwrap().1;
+        let (status, bytes) = scene.download(path).await;
+        assert_eq!((status, &bytes[..4]), (200, &b"RIFF"[..]), "{listed}");
+        let mut reader = Reader::open(std::io::Cursor::new(bytes), Limits::FILE).unwrap();
+        assert!(reader.read_all().unwrap().len() > 10 * 16_000);
+        assert_eq!(scene.download(&format!("{path}x")).await.0, 404);
+    }
+    let left = std::fs::read_dir(scene.data(0).join("recordings/default")).unwrap().count();
+    assert_eq!(left, 0);
+    let listed = scene.command(&["jobs", "list"]).await;
+    assert_eq!(listed.lines().count(), CALLS, "{listed}");
+    assert!(scene.command(&["journal", "cat"]).await.lines().all(|it| it.starts_with('{')));
+    let erased = scene.command(&["erase", "+15550100001"]).await;
+    assert!(erased.contains(&format!("{CALLS} calls, {CALLS} files")), "{erased}");
     for node in nodes {
         end(node).await;
     }
-    let store = scene.open().await;
     for call in store.tenant("default").calls(100).await.unwrap() {
         assert_eq!((call.epoch, call.end_reason.as_deref(), call.status.as_str()), (0, Some("assistant_hung_up"), "completed"));
-        assert_eq!(store.tenant("default").transcript(&call.id).await.unwrap().len(), 4);
+        assert_eq!((store.tenant("default").transcript(&call.id).await.unwrap().len(), call.from_number), (0, None), "erased");
     }
+    store.close().await;
+    scene.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_do_not_notice_a_database_that_dies_and_it_misses_nothing() {
+    // F12, G8: killed under live calls; others ring meanwhile.
+    const CALLS: usize = 6;
+    let mut postgres = testbed::Postgres::start();
+    let database = postgres.url(&postgres.database());
+    Store::migrate(&database, None).await.unwrap();
+    let scene = Scene::with(1, Some(database)).await;
+    let server = scene.server().await;
+    let story = "hear greeting\nsay ask-hours\nhear hours\nsay book\nhear booked\npress 9\nhear farewell";
+    let live: Vec<_> = (0..CALLS / 2).map(|_| scene.ring_with(story)).collect();
+    timeout(PATIENCE, async {
+        while scene.timeline.count(|it| matches!(it, Moment::SpeaksTo { utterance: "hours" })) < CALLS / 2 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    postgres.kill();
+    let late: Vec<_> = (0..CALLS / 2).map(|_| scene.ring_with(story)).collect();
+    for call in live.into_iter().chain(late) {
+        let outcome = timeout(Duration::from_secs(90), call).await.unwrap().unwrap();
+        assert_eq!((outcome.steps, outcome.streams, outcome.status), ((7, 7), 1, "completed"), "{}", scene.story());
+    }
+    postgres.restart();
+    let store = scene.open().await;
+    let begun = std::time::Instant::now();
+    timeout(Duration::from_secs(15), async {
+        loop {
+            // The pool's connections died with the server: asking is how it finds out.
+            let calls = store.tenant("default").calls(100).await.unwrap_or_default();
+            if calls.len() == CALLS && calls.iter().all(|it| it.status == "completed") {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("every row is there within 15 s");
+    println!("every row was there {:?} after the database", begun.elapsed());
+    for call in store.tenant("default").calls(100).await.unwrap() {
+        assert_eq!(store.tenant("default").transcript(&call.id).await.unwrap().len(), 6);
+        assert_eq!(call.end_reason.as_deref(), Some("assistant_hung_up"));
+    }
+    end(server).await;
     store.close().await;
     scene.stop.cancel();
 }

@@ -7,8 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 /// What a machine must have, and how to get it.
-const TOOLS: [(&str, &[&str], &str); 4] = [
+const TOOLS: [(&str, &[&str], &str); 5] = [
     ("cargo", &["--version"], "install Rust with rustup"),
+    (
+        "sh",
+        &["-c", "command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"],
+        "install PostgreSQL, whose programs the tests start: apt-get install postgresql",
+    ),
     ("cc", &["--version"], "install a C compiler: apt-get install gcc"),
     ("cargo", &["fmt", "--version"], "rustup component add rustfmt"),
     ("cargo", &["clippy", "--version"], "rustup component add clippy"),

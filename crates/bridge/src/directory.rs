@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use call::Control;
 use call::EndReason;
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -56,7 +57,8 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(2);
 const COMMANDS_MAX: usize = 16;
 
 /// What people and programs may do to a live call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LiveControl {
     /// See [`Control`] for these.
     Say(String),

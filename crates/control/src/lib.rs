@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod files;
 mod health;
 mod media;
 mod problem;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get, post};
-use desk::Desk;
+use desk::{Desk, Files};
 use http::StatusCode;
 use prometheus_client::registry::Registry;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -33,6 +34,7 @@ pub struct App {
     pub desk: Arc<Desk>,
     pub signatures: Arc<Signatures>,
     pub registry: Arc<Registry>,
+    pub files: Files,
 }
 
 /// All routes, at the root and under the public address's prefix (a proxy may or may not strip it).
@@ -45,6 +47,7 @@ pub fn router(app: App) -> Router {
         .route("/twilio/status", post(webhook::status))
         .route("/twilio/stream-status/{call}", post(webhook::stream_status))
         .route("/twilio-stream", any(media::upgrade))
+        .route("/files/{ticket}", get(files::download))
         .route("/", get(health::index))
         .route("/docs", get(health::docs))
         .route("/health", get(health::health))

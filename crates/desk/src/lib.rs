@@ -1,11 +1,17 @@
 #![doc = include_str!("../README.md")]
 
+mod background;
+mod courier;
+mod files;
 mod ledger;
 mod next;
 mod phrases;
 mod routes;
 mod tools;
 
+pub use background::Background;
+pub use courier::check_endpoint;
+pub use files::{Download, Files};
 pub use ledger::Ledger;
 pub use next::{Desk, Metrics, TryElsewhere};
 pub use phrases::Language;

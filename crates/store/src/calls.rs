@@ -99,6 +99,7 @@ pub struct MessageRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingRow {
     pub epoch: u32,
+    /// `object:` and an id, or a path on the disk of the node that made it.
     pub location: String,
     pub channels: u16,
     /// 0 while it is being written, and for good if the process died meanwhile: the file then tells.
@@ -207,6 +208,14 @@ impl Scope<'_> {
             })
         };
         self.read().await?.rows(sql, values![self.tenant, call]).await?.iter().map(recording).collect()
+    }
+
+    /// Notes that a recording lies among the objects now.
+    pub async fn recording_kept(&self, call: &str, epoch: u32, object: &str) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let sql = "UPDATE recordings SET location = $1 WHERE tenant = $2 AND call = $3 AND epoch = $4";
+        tx.execute(sql, values![format!("object:{object}"), self.tenant, call, epoch]).await?;
+        tx.commit().await
     }
 
     /// Takes a call over: raises its epoch from `epoch` by one. `false` when somebody else was faster.

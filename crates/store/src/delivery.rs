@@ -1,7 +1,7 @@
 //! Facts become rows. Delivering one twice changes nothing.
 
 use crate::db::{StoreError, Tx, Value, values};
-use crate::{Entry, Fact, Speaker, outbox};
+use crate::{Entry, Fact, NewJob, Speaker, jobs, outbox};
 
 /// Delivers a fact of a journal.
 pub(crate) async fn apply(tx: &mut Tx, journal: &str, entry: &Entry) -> Result<(), StoreError> {
@@ -148,5 +148,18 @@ vec![Value::from(&entry.call), Value::from(epoch), Value::from(seq), Value::from
         | Fact::StreamStatus { .. } => return Ok(()),
     };
     tx.execute(sql, &values).await?;
+    if let Fact::Recorded { stream, location, sha256: Some(_), .. } = &entry.fact {
+        // In the same transaction: a recording that is known is kept, whoever dies.
+        let body = serde_json::json!({"call": entry.call, "epoch": stream, "location": location}).to_string();
+        let once = format!("{}/{stream}", entry.call);
+        let kind = recording_kept_by(journal);
+        let job = NewJob { once: Some(&once), attempts_max: 1000, ..NewJob::new(&kind, &body) };
+        jobs::enqueue(tx, &entry.tenant, &job).await?;
+    }
     Ok(())
+}
+
+/// The kind of the jobs that keep recordings: they lie on the disk of the node whose journal told of them.
+pub fn recording_kept_by(journal: &str) -> String {
+    format!("keep_recording:{journal}")
 }

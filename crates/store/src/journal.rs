@@ -40,6 +40,7 @@ struct Write {
 /// Takes facts; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Journal {
+    id: Arc<str>,
     queue: mpsc::Sender<Write>,
     written: watch::Receiver<Position>,
     delivered: watch::Receiver<Position>,
@@ -57,6 +58,7 @@ impl Journal {
             let folder = folder.clone();
             spawn_blocking(move || segment::identity(&folder)).await??
         };
+        let name = id.clone();
         let position = store.position(&id).await;
         let database_is_there = position.is_ok();
         let delivered = position.unwrap_or_default();
@@ -71,7 +73,7 @@ impl Journal {
         let rejected = Arc::new(AtomicU64::new(0));
         let delivery = Delivery { folder, id, store, rejected: rejected.clone() };
         let deliverer = tokio::spawn(delivery.run(written.clone(), delivered_tx));
-        let journal = Self { queue, written, delivered, lost: Arc::default(), rejected };
+        let journal = Self { id: name.into(), queue, written, delivered, lost: Arc::default(), rejected };
         if database_is_there {
             // What an earlier process acknowledged is in SQL before the first question is asked.
             let _ = tokio::time::timeout(BOOT_DELIVERY_MAX, journal.flush()).await;
@@ -104,6 +106,11 @@ impl Journal {
     pub async fn flush(&self) {
         let target = *self.written.borrow();
         let _ = self.delivered.clone().wait_for(|it| *it >= target).await;
+    }
+
+    /// Its own name, by which its facts and its recordings are known.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// Facts that never reached the disk.

@@ -16,6 +16,7 @@ mod store;
 
 pub use calls::{CallRow, Line, MessageRow, RecordingRow, ToolCallRow, TurnRow};
 pub use db::StoreError;
+pub use delivery::recording_kept_by;
 pub use entry::{Entry, Fact, Speaker};
 pub use jobs::{BadSchedule, Failure, Handler, Intent, JobRow, NewJob, Schedule, Work, Workers};
 pub use journal::{Journal, JournalError, JournalTasks};

@@ -167,7 +167,10 @@ impl Postgres {
         // The old keeper would take the data away when it ends.
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
-        let _ = fs::remove_file(self.folder.join("data/postmaster.pid"));
+        // What a dead server leaves; its process may not have been buried yet, and would be taken for alive.
+        for left in ["data/postmaster.pid", ".s.PGSQL.5432", ".s.PGSQL.5432.lock"] {
+            let _ = fs::remove_file(self.folder.join(left));
+        }
         let (keeper, line) = Self::run(&self.bin, &self.folder, user);
         self.keeper = keeper;
         self.line = Some(line);

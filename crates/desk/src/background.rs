@@ -1,0 +1,201 @@
+//! What a server does beside its calls: says that it lives, carries out orders that came to other servers, keeps recordings,
+//! tells tenants' programs what happened, forgets what is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bridge::{Bridge, CallId, LiveControl, Performed};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use serde::Deserialize;
+use store::{Failure, Handler, Heartbeat, NewObject, Objects, Sealer, Store, Work, Workers};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::courier;
+
+/// How often a server says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often it looks for orders.
+const ORDERS: Duration = Duration::from_millis(250);
+/// How often what is over is looked for.
+const SWEEP: Duration = Duration::from_secs(600);
+/// A server that has said nothing for so long is dead.
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// Jobs and delivered events are forgotten after this long.
+const FORGET_AFTER_MS: i64 = 30 * 86_400_000;
+/// Recordings kept at a time: reading, encrypting and uploading is work for a core.
+const KEEPERS: usize = 2;
+
+/// What the background needs.
+pub struct Background {
+    pub store: Store,
+    pub bridge: Arc<Bridge>,
+    /// Name and media address of this server.
+    pub node: String,
+    pub address: String,
+    /// The journal of this server: its recordings lie on this machine.
+    pub journal: String,
+    /// Where files are kept; `None` leaves recordings where they were made.
+    pub objects: Option<Objects>,
+    /// Days after which recordings are deleted; `None` keeps them.
+    pub recording_days: Option<u32>,
+    pub sealer: Arc<Sealer>,
+}
+
+impl Background {
+    /// Runs until it is stopped, then says farewell.
+    pub async fn run(self, stop: CancellationToken) {
+        let this = Arc::new(self);
+        let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
+        if let Some(objects) = this.objects.clone() {
+            let kind = store::recording_kept_by(&this.journal);
+            handlers.push(Arc::new(KeepRecording { kind, objects, days: this.recording_days }));
+        }
+        let workers = Workers::new(this.store.clone(), &this.node, handlers).run(stop.clone());
+        let courier = courier::run(this.store.clone(), this.sealer.clone(), stop.clone());
+        let beating = this.clone().every(HEARTBEAT, stop.clone(), |it| it.beat().boxed());
+        let obeying = this.clone().every(ORDERS, stop.clone(), |it| it.obey().boxed());
+        let sweeping = this.clone().every(SWEEP, stop, |it| it.sweep().boxed());
+        futures::join!(workers, courier, beating, obeying, sweeping);
+        if let Err(error) = this.store.farewell(&this.node).await {
+            tracing::debug!(%error, "no farewell: the others will notice");
+        }
+    }
+
+    async fn every(
+        self: Arc<Self>,
+        pause: Duration,
+        stop: CancellationToken,
+        work: impl for<'a> Fn(&'a Self) -> BoxFuture<'a, Result<(), store::StoreError>>,
+    ) {
+        let mut clock = interval(pause);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                _ = clock.tick() => (),
+                () = stop.cancelled() => return,
+            }
+            // Said once: the journal says every time what matters.
+            match work(&self).await {
+                Ok(()) => failing = false,
+                Err(error) if !failing => {
+                    tracing::warn!(%error, "the database does not answer the background work");
+                    failing = true;
+                }
+                Err(_) => (),
+            }
+        }
+    }
+
+    async fn beat(&self) -> Result<(), store::StoreError> {
+        let directory = self.bridge.directory();
+        let live: Vec<String> = directory.live_calls().iter().map(ToString::to_string).collect();
+        let heartbeat = Heartbeat {
+            node: &self.node,
+            address: &self.address,
+            version: env!("CARGO_PKG_VERSION"),
+            draining: directory.is_draining(),
+            live: &live,
+        };
+        self.store.heartbeat(&heartbeat).await
+    }
+
+    /// Carries out what others were told about our calls.
+    async fn obey(&self) -> Result<(), store::StoreError> {
+        for it in self.store.commands(&self.node).await? {
+            let outcome = match serde_json::from_str::<LiveControl>(&it.body) {
+                Ok(control) => {
+                    let call = CallId(it.call.as_str().into());
+                    match self.bridge.directory().control(&call, &it.id, control).await {
+                        Ok(Performed::Now | Performed::Before) => "performed".to_owned(),
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Err(error) => format!("the order is not understood: {error}"),
+            };
+            self.store.acknowledge(&it.id, &outcome).await?;
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self) -> Result<(), store::StoreError> {
+        // One server is enough.
+        if !self.store.take_lease("sweep", &self.node, SWEEP.saturating_sub(Duration::from_secs(5))).await? {
+            return Ok(());
+        }
+        let before = Timestamp::now().as_millisecond() - FORGET_AFTER_MS;
+        self.store.forget_jobs(before).await?;
+        self.store.forget_deliveries(before).await?;
+        let freed = self.store.free_caps(DEAD_AFTER).await?;
+        if freed > 0 {
+            tracing::warn!(freed, "what dead servers held of caps was given back");
+        }
+        if let Some(objects) = &self.objects {
+            match objects.sweep().await {
+                Ok(0) => (),
+                Ok(swept) => tracing::info!(swept, "files whose time was over are deleted"),
+                Err(error) => tracing::error!(%error, "files whose time is over cannot be deleted"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts a finished recording where files are kept, and takes it away from the disk of calls.
+struct KeepRecording {
+    kind: String,
+    objects: Objects,
+    days: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Finished {
+    call: String,
+    epoch: u32,
+    location: String,
+}
+
+impl Handler for KeepRecording {
+    fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    fn at_a_time(&self) -> usize {
+        KEEPERS
+    }
+
+    fn run(&self, mut work: Work) -> BoxFuture<'static, Result<(), Failure>> {
+        let (objects, days) = (self.objects.clone(), self.days);
+        async move {
+            let it: Finished = work.body()?;
+            let path = std::path::PathBuf::from(&it.location);
+            let media_type = if path.extension().is_some_and(|it| it == "opus") { "audio/ogg" } else { "audio/wav" };
+            let tenant = work.job().tenant.clone();
+            let number = work.scope().call(&it.call).await?.and_then(|it| it.from_number);
+            let expires_at_ms = days.map(|it| Timestamp::now().as_millisecond() + i64::from(it) * 86_400_000);
+            let file = path.clone();
+            let id: String = work
+                .step("kept", || async {
+                    let new = NewObject {
+                        kind: "recording",
+                        media_type,
+                        number: number.as_deref(),
+                        call: Some(&it.call),
+                        expires_at_ms,
+                    };
+                    let kept = objects.put(&tenant, &file, &new).await;
+                    kept.map(|it| it.id).map_err(|error| Failure::Later(error.to_string()))
+                })
+                .await?;
+            work.scope().recording_kept(&it.call, it.epoch, &id).await?;
+            match tokio::fs::remove_file(&path).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::Later(error.to_string())),
+                _ => Ok(()),
+            }
+        }
+        .boxed()
+    }
+}
