@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use bridge::{CallId, LiveControl};
 use offhook::config::{self, Places};
 use offhook::server::Beside;
 use secrecy::ExposeSecret as _;
@@ -85,6 +86,14 @@ pub(crate) async fn list_recordings(file: &Path, tenant: &str, call: &str, minut
             _ => println!("stream {}  {:.1} s  {}", it.epoch, it.length_ms as f64 / 1000.0, it.location),
         }
     }
+    Ok(())
+}
+
+pub(crate) async fn order(file: &Path, tenant: &str, call: &str, what: &str) -> Result<()> {
+    let control: LiveControl = what.parse().map_err(anyhow::Error::msg)?;
+    let (store, id) = (open(file).await?, uuid::Uuid::now_v7().to_string());
+    desk::order(&store, None, tenant, &CallId(call.into()), &id, control).await?;
+    println!("done");
     Ok(())
 }
 

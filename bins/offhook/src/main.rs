@@ -88,6 +88,20 @@ enum Command {
         #[arg(long, default_value = "offhook.toml")]
         config: PathBuf,
     },
+    /// Do something to a live call, whichever server has it
+    Order {
+        /// Our id of the call
+        call: String,
+        /// `say WORDS`, `inform WORDS`, `hold on`, `mute-caller on`, `mute-assistant off`, `record off`, `digits 12#`,
+        /// `transfer NAME`, `hang-up`
+        #[arg(required = true, num_args = 1..)]
+        what: Vec<String>,
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// Settings file; only where the data is matters
+        #[arg(long, default_value = "offhook.toml")]
+        config: PathBuf,
+    },
     /// Where a tenant's events go
     Endpoints {
         #[command(subcommand)]
@@ -220,6 +234,9 @@ fn main() -> ExitCode {
             Command::Nodes { config } => data::list_nodes(&config).await.map(|()| ExitCode::SUCCESS),
             Command::Recordings { call, tenant, minutes, config } => {
                 data::list_recordings(&config, &tenant, &call, minutes).await.map(|()| ExitCode::SUCCESS)
+            }
+            Command::Order { call, what, tenant, config } => {
+                data::order(&config, &tenant, &call, &what.join(" ")).await.map(|()| ExitCode::SUCCESS)
             }
             Command::Erase { number, tenant, config } => data::erase(&config, &tenant, &number).await.map(|()| ExitCode::SUCCESS),
             Command::Endpoints { command, tenant, config } => {

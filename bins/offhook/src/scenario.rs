@@ -233,8 +233,12 @@ impl Scenario {
         let script: CallerScript = self.caller.parse()?;
         let begun = tokio::time::Instant::now();
         let outside = async {
-            let order =
-                |(at, what): (&String, &String)| anyhow::Ok((at.parse().context("`outside` wants milliseconds")?, order(what)?));
+            let order = |(at, what): (&String, &String)| {
+                anyhow::Ok((
+                    at.parse().context("`outside` wants milliseconds")?,
+                    what.parse::<LiveControl>().map_err(anyhow::Error::msg)?,
+                ))
+            };
             let mut orders = self.outside.iter().map(order).collect::<Result<Vec<(u64, LiveControl)>>>()?;
             orders.sort_by_key(|it| it.0);
             for (at, control) in orders {
@@ -277,19 +281,4 @@ impl Scenario {
         stage.strike().await;
         Ok(Story { timeline, transcript, steps: outcome.steps })
     }
-}
-
-fn order(text: &str) -> Result<LiveControl> {
-    Ok(match text.split_once(' ').unwrap_or((text, "")) {
-        ("say", words) => LiveControl::Say(words.into()),
-        ("inform", words) => LiveControl::Inform(words.into()),
-        ("hold", on) => LiveControl::Hold(on == "on"),
-        ("mute-caller", on) => LiveControl::MuteCaller(on == "on"),
-        ("mute-assistant", on) => LiveControl::MuteAssistant(on == "on"),
-        ("record", on) => LiveControl::Record(on == "on"),
-        ("digits", keys) => LiveControl::Digits(keys.into()),
-        ("transfer", to) => LiveControl::Transfer(to.into()),
-        ("hang-up", _) => LiveControl::HangUp,
-        _ => anyhow::bail!("`{text}` is no order"),
-    })
 }

@@ -457,3 +457,30 @@ async fn calls_do_not_notice_a_database_that_dies_and_it_misses_nothing() {
     store.close().await;
     scene.stop.cancel();
 }
+
+#[tokio::test]
+async fn an_operator_orders_a_live_call_from_another_process() {
+    let scene = Scene::new().await;
+    let server = scene.server().await;
+    let call = scene.ring_with("hear greeting\nwait 60000ms");
+    let store = scene.open().await;
+    let id = timeout(PATIENCE, async {
+        loop {
+            let spoken = scene.timeline.count(|it| matches!(it, Moment::CallerHeard { utterance: Some("greeting"), .. })) == 1;
+            match store.tenant("default").calls(1).await.unwrap().pop() {
+                Some(call) if spoken => return call.id,
+                _ => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    })
+    .await
+    .unwrap();
+    scene.command(&["order", &id, "hang-up"]).await;
+    let outcome = timeout(PATIENCE, call).await.unwrap().unwrap();
+    assert!(outcome.status == "completed" && outcome.duration < Duration::from_secs(30), "{}", scene.story());
+    end(server).await;
+    let row = store.tenant("default").call(&id).await.unwrap().unwrap();
+    assert_eq!(row.end_reason.as_deref(), Some("hung_up_from_outside"));
+    store.close().await;
+    scene.stop.cancel();
+}

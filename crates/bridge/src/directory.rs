@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -85,6 +86,38 @@ impl LiveControl {
             Self::Transfer(to) => Control::Transfer(to),
             Self::HangUp => Control::HangUp,
             Self::Record(_) => return None,
+        })
+    }
+}
+
+impl FromStr for LiveControl {
+    type Err = String;
+
+    /// Reads `say WORDS`, `inform WORDS`, `mute-caller on`, `mute-assistant off`, `hold on`, `record off`, `digits 12#`,
+    /// `transfer NAME`, `hang-up`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let switch = || match rest {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            other => Err(format!("`{verb} {other}`: expected on or off")),
+        };
+        let words = || if rest.is_empty() { Err(format!("`{verb}` wants something behind it")) } else { Ok(rest.to_owned()) };
+        Ok(match verb {
+            "say" => Self::Say(words()?),
+            "inform" => Self::Inform(words()?),
+            "mute-caller" => Self::MuteCaller(switch()?),
+            "mute-assistant" => Self::MuteAssistant(switch()?),
+            "hold" => Self::Hold(switch()?),
+            "record" => Self::Record(switch()?),
+            "digits" => Self::Digits(words()?),
+            "transfer" => Self::Transfer(words()?),
+            "hang-up" => Self::HangUp,
+            other => {
+                return Err(format!(
+                    "`{other}` is no order: expected say, inform, mute-caller, mute-assistant, hold, record, digits, transfer or hang-up"
+                ));
+            }
         })
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::courier;
+use crate::orders::PERFORMED;
 
 /// How often a server says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -110,7 +111,7 @@ impl Background {
                 Ok(control) => {
                     let call = CallId(it.call.as_str().into());
                     match self.bridge.directory().control(&call, &it.id, control).await {
-                        Ok(Performed::Now | Performed::Before) => "performed".to_owned(),
+                        Ok(Performed::Now | Performed::Before) => PERFORMED.to_owned(),
                         Err(error) => error.to_string(),
                     }
                 }
