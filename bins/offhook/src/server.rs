@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use axum::serve::Listener;
 use bridge::{Bridge, Connect};
 use control::{App, Signatures};
-use desk::{Background, BuiltIns, Desk, Files, HttpTool, Ledger, McpServer, Settings, Toolbox};
+use desk::{Background, BuiltIns, Desk, Disk, Files, HttpTool, Ledger, McpServer, Settings, Toolbox};
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use store::{Journal, JournalTasks, Objects, Sealer, Store};
@@ -82,8 +82,10 @@ impl Server {
         let metrics = bridge::Metrics::new(&mut registry);
         let bridge = Arc::new(Bridge::new(parts.net, ledger.clone(), tools, metrics, parts.calls_max));
         let metrics = desk::Metrics::new(&mut registry);
+        let disk = Arc::new(Disk::new(data_dir.to_owned()));
         let (node, address) = (parts.settings.node.clone(), parts.settings.node_url.http(""));
-        let desk = Arc::new(Desk::new(parts.settings, bridge.clone(), ledger.clone(), parts.store.clone(), metrics));
+        let desk =
+            Arc::new(Desk::new(parts.settings, bridge.clone(), ledger.clone(), parts.store.clone(), metrics, disk.clone()));
         let signatures = match parts.auth_tokens {
             Some(tokens) => Signatures::checked_by(Validator::new(tokens)),
             None => Signatures::skipped(),
@@ -101,11 +103,17 @@ impl Server {
                 objects: it.objects,
                 recording_days: it.recording_days,
                 sealer: it.sealer,
+                disk,
             };
             tokio::spawn(background.run(stop.clone()))
         });
         let serving = tokio::spawn(control::serve(parts.listener, control::router(app), stop.clone()));
         Ok(Self { bridge, ledger, store: parts.store, desk, journal: tasks, stop, serving, background })
+    }
+
+    /// What decides about calls.
+    pub fn desk(&self) -> &Desk {
+        &self.desk
     }
 
     /// Turns new calls away, lets live ones finish for `soft`, hands the rest over, writes everything down.

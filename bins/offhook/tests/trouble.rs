@@ -530,6 +530,28 @@ fn when_every_place_is_taken_the_caller_is_told() {
 }
 
 #[test]
+fn a_disk_that_fills_up_costs_recordings_before_calls() {
+    // F14.
+    let folder = tempfile::tempdir().unwrap();
+    virtual_time(async {
+        let stage = Stage::set(&options(&folder, Provider::Openai)).await.unwrap();
+        let ring = async |free_mib: u64, recorded: usize, streams: usize| {
+            stage.server.desk().disk().note(free_mib << 20);
+            let outcome = stage.telephone.ring("+15550100001", CALLED, "hear greeting\nhang up".parse().unwrap()).await;
+            stage.server.bridge.idle().await;
+            assert_eq!(outcome.streams, streams, "{free_mib} MiB");
+            let recordings = folder.path().join("recordings").join(TENANT);
+            assert_eq!(std::fs::read_dir(recordings).map_or(0, Iterator::count), recorded, "{free_mib} MiB");
+        };
+        ring(500, 1, 1).await;
+        ring(200, 1, 1).await;
+        ring(10, 1, 0).await;
+        ring(2000, 2, 1).await;
+        stage.strike().await;
+    });
+}
+
+#[test]
 fn a_number_that_nobody_answers_is_said_to_be_out_of_service() {
     let folder = tempfile::tempdir().unwrap();
     virtual_time(async {

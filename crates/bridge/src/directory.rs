@@ -47,6 +47,8 @@ pub enum Refusal {
     Full { calls_max: usize },
     #[error("this server is shutting down")]
     Draining,
+    #[error("the disk is full: what happens on calls could not be written down")]
+    DiskFull,
 }
 
 /// Time for a driver to notice by itself that its stream is over, once Twilio says so.

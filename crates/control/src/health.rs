@@ -44,6 +44,9 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
     } else if !directory.is_open() {
         reasons.push("every place is taken");
     }
+    if !app.desk.disk().has_room_for_calls() {
+        reasons.push("the disk is full");
+    }
     if journal.lost() > 0 {
         reasons.push("the journal has lost facts: the disk is full or too slow");
     }

@@ -14,12 +14,15 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::courier;
+use crate::disk::Disk;
 use crate::orders::PERFORMED;
 
 /// How often a server says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How often it looks for orders.
 const ORDERS: Duration = Duration::from_millis(250);
+/// How often the disk is looked at.
+const DISK: Duration = Duration::from_secs(5);
 /// How often what is over is looked for.
 const SWEEP: Duration = Duration::from_secs(600);
 /// A server that has said nothing for so long is dead.
@@ -43,6 +46,7 @@ pub struct Background {
     /// Days after which recordings are deleted; `None` keeps them.
     pub recording_days: Option<u32>,
     pub sealer: Arc<Sealer>,
+    pub disk: Arc<Disk>,
 }
 
 impl Background {
@@ -58,8 +62,9 @@ impl Background {
         let courier = courier::run(this.store.clone(), this.sealer.clone(), stop.clone());
         let beating = this.clone().every(HEARTBEAT, stop.clone(), |it| it.beat().boxed());
         let obeying = this.clone().every(ORDERS, stop.clone(), |it| it.obey().boxed());
+        let looking = this.clone().every(DISK, stop.clone(), |it| it.look().boxed());
         let sweeping = this.clone().every(SWEEP, stop, |it| it.sweep().boxed());
-        futures::join!(workers, courier, beating, obeying, sweeping);
+        futures::join!(workers, courier, beating, obeying, looking, sweeping);
         if let Err(error) = this.store.farewell(&this.node).await {
             tracing::debug!(%error, "no farewell: the others will notice");
         }
@@ -102,6 +107,16 @@ impl Background {
             live: &live,
         };
         self.store.heartbeat(&heartbeat).await
+    }
+
+    async fn look(&self) -> Result<(), store::StoreError> {
+        let disk = self.disk.clone();
+        match tokio::task::spawn_blocking(move || disk.look()).await {
+            Ok(Ok(())) => (),
+            Ok(Err(error)) => tracing::error!(%error, "the data folder cannot be looked at"),
+            Err(error) => tracing::error!(%error, "looking at the disk failed"),
+        }
+        Ok(())
     }
 
     /// Carries out what others were told about our calls.

@@ -2,6 +2,7 @@
 
 mod background;
 mod courier;
+mod disk;
 mod files;
 mod ledger;
 mod next;
@@ -12,6 +13,7 @@ mod tools;
 
 pub use background::Background;
 pub use courier::check_endpoint;
+pub use disk::Disk;
 pub use files::{Download, Files};
 pub use ledger::Ledger;
 pub use next::{Desk, Metrics, TryElsewhere};

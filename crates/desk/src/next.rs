@@ -17,6 +17,7 @@ use twilio::twiml::{Parameter, Response, Stream};
 use twilio::{CallStatus, StreamStatus, VoiceRequest};
 use uuid::Uuid;
 
+use crate::disk::Disk;
 use crate::ledger::Ledger;
 use crate::phrases::Language;
 use crate::routes::{Route, Settings};
@@ -69,6 +70,7 @@ pub struct Desk {
     ledger: Arc<Ledger>,
     store: Store,
     metrics: Metrics,
+    disk: Arc<Disk>,
     answers: Mutex<Answers>,
 }
 
@@ -106,8 +108,20 @@ struct Known {
 }
 
 impl Desk {
-    pub fn new(settings: Settings, bridge: Arc<Bridge>, ledger: Arc<Ledger>, store: Store, metrics: Metrics) -> Self {
-        Self { settings, bridge, ledger, store, metrics, answers: Mutex::default() }
+    pub fn new(
+        settings: Settings,
+        bridge: Arc<Bridge>,
+        ledger: Arc<Ledger>,
+        store: Store,
+        metrics: Metrics,
+        disk: Arc<Disk>,
+    ) -> Self {
+        Self { settings, bridge, ledger, store, metrics, disk, answers: Mutex::default() }
+    }
+
+    /// The room that is left for what calls leave behind.
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
     }
 
     /// The address under which we are known.
@@ -158,6 +172,9 @@ impl Desk {
     }
 
     async fn answer_first(&self, call: &CallId, route: &Route, request: &VoiceRequest) -> Result<Response, Refusal> {
+        if !self.disk.has_room_for_calls() {
+            return Err(Refusal::DiskFull);
+        }
         self.ledger.begin(call, 0, Vec::new());
         let response = self.connect(self.plan(call, route, &request.call_sid, &request.account_sid, 0, None))?;
         let fact = Fact::Ringing {
@@ -520,6 +537,7 @@ impl Desk {
         let (answer, words): (_, fn(Language) -> &'static str) = match refusal {
             Refusal::Full { .. } => ("full", Language::busy),
             Refusal::Draining => ("draining", Language::apology),
+            Refusal::DiskFull => ("disk_full", Language::busy),
         };
         self.count(webhook, answer, sentence(language, words))
     }
@@ -587,6 +605,7 @@ impl Desk {
                 .settings
                 .recordings
                 .as_ref()
+                .filter(|_| self.disk.has_room_for_recordings())
                 .map(|it| it.join(&*route.tenant).join(format!("{call}-{epoch}.{}", self.settings.recording_format))),
         }
     }
