@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod calls;
+mod clones;
 mod db;
 mod delivery;
 mod entry;
@@ -15,6 +16,7 @@ mod segment;
 mod store;
 
 pub use calls::{CallRow, Line, MessageRow, RecordingRow, ToolCallRow, TurnRow};
+pub use clones::{CloneOutcome, CloneRow, CloneStatus};
 pub use db::StoreError;
 pub use delivery::recording_kept_by;
 pub use entry::{Entry, Fact, Speaker};

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{POSTGRES, Place, apply, entry, on_both, ringing, said};
-use store::{NEWEST, Store};
+use store::{CloneStatus, NEWEST, Store};
 
 #[tokio::test]
 async fn every_version_goes_up_down_and_up_with_data_in_place() {
@@ -87,6 +87,10 @@ async fn an_older_database_is_adopted_and_released_as_it_was() {
         "c-1|default|+40711111111|101|completed|1234|1|1759838400000|1759838401000\n\
          c-2|default||102|failed||0|1759881600500|"
     );
+    let store = Store::open(&place.url).await.unwrap();
+    let row = store.tenant("default").clone_call("c-2").await.unwrap().unwrap();
+    assert_eq!((row.status, row.error.as_deref(), row.updated_at), (CloneStatus::Failed, Some("too short"), row.created_at));
+    store.close().await;
     Store::migrate(&place.url, Some(0)).await.unwrap();
     assert_eq!(shape(database), shape_before);
     // A missing count has become zero; everything else is as it was.
