@@ -267,8 +267,17 @@ fn main() -> ExitCode {
         }
     });
     result.unwrap_or_else(|error| {
-        eprintln!("offhook: {error:#}");
+        eprintln!("offhook: {}", told(&error));
         ExitCode::FAILURE
+    })
+}
+
+/// An error with its causes, those left out that it has told already.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        _ if told.contains(&cause) => told,
+        _ => format!("{told}: {cause}"),
     })
 }
 

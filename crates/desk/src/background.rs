@@ -29,6 +29,8 @@ const SWEEP: Duration = Duration::from_secs(600);
 pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// Jobs and delivered events are forgotten after this long.
 const FORGET_AFTER_MS: i64 = 30 * 86_400_000;
+/// A clone that nobody has worked on for so long was its process's last.
+const CLONE_STALE_MS: i64 = 600_000;
 /// Recordings kept at a time: reading, encrypting and uploading is work for a core.
 const KEEPERS: usize = 2;
 
@@ -145,6 +147,10 @@ impl Background {
         let before = Timestamp::now().as_millisecond() - FORGET_AFTER_MS;
         self.store.forget_jobs(before).await?;
         self.store.forget_deliveries(before).await?;
+        let stale = self.store.fail_stale_clones(CLONE_STALE_MS).await?;
+        if stale > 0 {
+            tracing::warn!(stale, "clones were under way when their process died: they have failed");
+        }
         let freed = self.store.free_caps(DEAD_AFTER).await?;
         if freed > 0 {
             tracing::warn!(freed, "what dead servers held of caps was given back");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{PgTransaction, Row as _, SqliteTransaction};
+use sqlx::{ConnectOptions as _, Connection as _, PgTransaction, Row as _, SqliteTransaction};
 
 /// The database said no.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,8 @@ pub(crate) enum Engine {
     Pg,
 }
 
+/// Longest wait for a server at the start.
+const REACH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections to PostgreSQL: delivery, jobs, and what people look at. Calls need none.
@@ -126,6 +128,19 @@ impl Db {
                 Ok(Self { pools: Pools::Pg(pool.connect_lazy_with(options)), hold_clock: false })
             }
             _ => Err(StoreError::Url { url: scheme.to_owned() }),
+        }
+    }
+
+    /// Sees that the database is there, and says why not: a pool says only that it waited.
+    pub(crate) async fn reach(&self) -> Result<(), StoreError> {
+        let Pools::Pg(pool) = &self.pools else { return Ok(()) };
+        let options = pool.connect_options();
+        let place = format!("{}:{}", options.get_host(), options.get_port());
+        let away = |problem: String| StoreError::Open { url: place.clone(), problem };
+        match tokio::time::timeout(REACH_TIMEOUT, options.connect()).await {
+            Ok(Ok(connection)) => Ok(connection.close().await?),
+            Ok(Err(error)) => Err(away(error.to_string())),
+            Err(_) => Err(away(format!("no answer within {} s", REACH_TIMEOUT.as_secs()))),
         }
     }
 

@@ -18,6 +18,8 @@ const WAITING_MAX: usize = 65_536;
 const GROUP_MAX: usize = 1024;
 /// Facts delivered in one transaction.
 const DELIVERY_MAX: usize = 512;
+/// Longest wait at start for how far an earlier process delivered.
+const POSITION_MAX: Duration = Duration::from_secs(2);
 /// Longest wait at start for what an earlier process left undelivered; telephones ring meanwhile.
 const BOOT_DELIVERY_MAX: Duration = Duration::from_secs(10);
 /// First and longest pause after a failed delivery or write.
@@ -59,8 +61,9 @@ impl Journal {
             spawn_blocking(move || segment::identity(&folder)).await??
         };
         let name = id.clone();
-        let position = store.position(&id).await;
-        let database_is_there = position.is_ok();
+        // Without it delivery begins with the oldest segment: what SQL has already changes nothing.
+        let position = tokio::time::timeout(POSITION_MAX, store.position(&id)).await.ok().and_then(Result::ok);
+        let database_is_there = position.is_some();
         let delivered = position.unwrap_or_default();
         let tail = {
             let folder = folder.clone();

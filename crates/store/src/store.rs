@@ -24,13 +24,11 @@ impl Store {
     /// [`StoreError`] names the address, without its password, and what is wrong with it.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let store = Self { db: Db::open(url).await?, checked: Arc::default() };
-        match store.check().await {
-            Err(error) if store.db.engine() == Engine::Pg && error.is_passing() => {
-                tracing::warn!(%error, "the database is away: calls go on, what happens in them is delivered when it is back");
-                Ok(store)
-            }
-            checked => checked.map(|()| store),
+        if let Err(error) = store.db.reach().await {
+            tracing::warn!(%error, "the database is away: calls go on, what happens in them is delivered when it is back");
+            return Ok(store);
         }
+        store.check().await.map(|()| store)
     }
 
     /// Same, for simulations with a paused clock: the database works in threads and processes of its own, which the clock
@@ -53,6 +51,7 @@ impl Store {
     /// [`StoreError`]; a version that fails leaves the ones before it in place.
     pub async fn migrate(url: &str, target: Option<i64>) -> Result<(i64, i64), StoreError> {
         let db = Db::open(url).await?;
+        db.reach().await?;
         let before = db.version().await?;
         db.migrate(target.unwrap_or(NEWEST)).await?;
         let after = db.version().await?;
