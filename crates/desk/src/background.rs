@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde::Deserialize;
-use store::{Failure, Handler, Heartbeat, NewObject, Objects, Sealer, Store, Work, Workers};
+use store::{Failure, Handler, Heartbeat, NewObject, ObjectError, Objects, Sealer, Store, Work, Workers};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -147,6 +147,7 @@ impl Background {
         let before = Timestamp::now().as_millisecond() - FORGET_AFTER_MS;
         self.store.forget_jobs(before).await?;
         self.store.forget_deliveries(before).await?;
+        self.store.forget_commands().await?;
         let stale = self.store.fail_stale_clones(CLONE_STALE_MS).await?;
         if stale > 0 {
             tracing::warn!(stale, "clones were under way when their process died: they have failed");
@@ -212,7 +213,13 @@ impl Handler for KeepRecording {
                     kept.map(|it| it.id).map_err(|error| Failure::Later(error.to_string()))
                 })
                 .await?;
-            work.scope().recording_kept(&it.call, it.epoch, &id).await?;
+            if !work.scope().recording_kept(&it.call, it.epoch, &id).await? {
+                // The caller was erased meanwhile: nothing of theirs is kept.
+                match objects.delete(&tenant, &id).await {
+                    Ok(()) | Err(ObjectError::Unknown) => (),
+                    Err(error) => return Err(Failure::Later(error.to_string())),
+                }
+            }
             match tokio::fs::remove_file(&path).await {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::Later(error.to_string())),
                 _ => Ok(()),

@@ -90,6 +90,8 @@ fn client() -> reqwest::Result<Client> {
         .redirect(redirect::Policy::none())
         .timeout(TIMEOUT)
         .dns_resolver(Arc::new(PublicOnly))
+        // A proxy would look names up by itself, past the resolver.
+        .no_proxy()
         .user_agent(concat!("offhook/", env!("CARGO_PKG_VERSION")))
         .build()
 }

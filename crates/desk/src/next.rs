@@ -17,6 +17,7 @@ use twilio::twiml::{Parameter, Response, Stream};
 use twilio::{CallStatus, StreamStatus, VoiceRequest};
 use uuid::Uuid;
 
+use crate::background::DEAD_AFTER;
 use crate::disk::Disk;
 use crate::ledger::Ledger;
 use crate::phrases::Language;
@@ -201,7 +202,7 @@ impl Desk {
         let Some(known) = self.known(call, 0, request).await else {
             return sentence(Language::default(), Language::apology);
         };
-        if self.ledger.is_finished(call) || self.bridge.directory().knows(call) {
+        if self.ledger.is_finished(call) || self.is_live(call).await {
             tracing::warn!(%call, call_sid = request.call_sid, "a voice webhook of a call that was answered long ago");
             return Response::new().hangup();
         }
@@ -237,7 +238,7 @@ impl Desk {
             // The caller is gone; nobody hears the answer.
             return Ok(self.decided(call, &known, "gone", Response::new()));
         }
-        if known.epoch > epoch && self.bridge.directory().knows(call) {
+        if known.epoch > epoch && self.is_live(call).await {
             // Twilio asks about the stream it has just ended. This one was answered for long ago: a replay, which must not
             // disturb the stream that followed.
             tracing::warn!(%call, epoch, newest = known.epoch, "asked about a stream that another one followed");
@@ -438,6 +439,16 @@ impl Desk {
             );
         }
         Some(row)
+    }
+
+    /// Whether the call has a stream, or is about to have one here; elsewhere, as the servers last said.
+    async fn is_live(&self, call: &CallId) -> bool {
+        if self.bridge.directory().knows(call) {
+            return true;
+        }
+        let nodes = timeout(STORE_WAIT, self.store.nodes()).await;
+        let elsewhere = |it: &store::NodeRow| it.id != self.settings.node && it.has(&call.0, DEAD_AFTER);
+        matches!(nodes, Ok(Ok(nodes)) if nodes.iter().any(elsewhere))
     }
 
     /// What is known of a call that is asked about with an epoch.

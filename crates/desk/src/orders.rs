@@ -52,8 +52,7 @@ pub async fn order(
         }
     }
     let nodes = store.nodes().await?;
-    let has = |it: &&store::NodeRow| Duration::from_millis(it.silent_ms) < DEAD_AFTER && it.live.contains(&row.id);
-    let node = nodes.iter().find(has).ok_or(OrderError::NotLive)?;
+    let node = nodes.iter().find(|it| it.has(&row.id, DEAD_AFTER)).ok_or(OrderError::NotLive)?;
     let body = serde_json::to_string(&control).map_err(|error| OrderError::Refused(error.to_string()))?;
     scope.command(id, &call.0, &node.id, &body, 2 * WAIT).await?;
     let until = Instant::now() + WAIT;

@@ -210,12 +210,13 @@ impl Scope<'_> {
         self.read().await?.rows(sql, values![self.tenant, call]).await?.iter().map(recording).collect()
     }
 
-    /// Notes that a recording lies among the objects now.
-    pub async fn recording_kept(&self, call: &str, epoch: u32, object: &str) -> Result<(), StoreError> {
+    /// Notes that a recording lies among the objects now; `false` when there is no such recording any more.
+    pub async fn recording_kept(&self, call: &str, epoch: u32, object: &str) -> Result<bool, StoreError> {
         let mut tx = self.write().await?;
         let sql = "UPDATE recordings SET location = $1 WHERE tenant = $2 AND call = $3 AND epoch = $4";
-        tx.execute(sql, values![format!("object:{object}"), self.tenant, call, epoch]).await?;
-        tx.commit().await
+        let there = tx.execute(sql, values![format!("object:{object}"), self.tenant, call, epoch]).await? == 1;
+        tx.commit().await?;
+        Ok(there)
     }
 
     /// Takes a call over: raises its epoch from `epoch` by one. `false` when somebody else was faster.

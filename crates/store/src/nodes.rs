@@ -31,6 +31,13 @@ pub struct NodeRow {
     pub live: Vec<String>,
 }
 
+impl NodeRow {
+    /// Whether it lives and has a call: it was heard of within `dead_after`.
+    pub fn has(&self, call: &str, dead_after: Duration) -> bool {
+        Duration::from_millis(self.silent_ms) < dead_after && self.live.iter().any(|it| it == call)
+    }
+}
+
 /// An order to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandRow {
@@ -114,18 +121,26 @@ impl Store {
         Ok(freed)
     }
 
-    /// Orders that a process has not carried out, oldest first; those whose time is over are deleted.
+    /// Orders that a process has not carried out and whose time is not over, oldest first.
     pub async fn commands(&self, node: &str) -> Result<Vec<CommandRow>, StoreError> {
-        let mut tx = self.write(Wall::None).await?;
+        let mut tx = self.read(Wall::None).await?;
         let now = tx.now_ms().await?;
-        tx.execute("DELETE FROM commands WHERE expires_at_ms < $1", values![now]).await?;
-        let sql = "SELECT id, tenant, call, body FROM commands WHERE node = $1 AND outcome IS NULL ORDER BY created_at_ms, id LIMIT 100";
-        let rows = tx.rows(sql, values![node]).await?;
-        tx.commit().await?;
+        let sql = "SELECT id, tenant, call, body FROM commands WHERE node = $1 AND outcome IS NULL AND expires_at_ms >= $2
+            ORDER BY created_at_ms, id LIMIT 100";
+        let rows = tx.rows(sql, values![node, now]).await?;
         let command = |row: &Row| {
             Ok(CommandRow { id: row.get("id")?, tenant: row.get("tenant")?, call: row.get("call")?, body: row.get("body")? })
         };
         rows.iter().map(command).collect()
+    }
+
+    /// Deletes orders whose time is over.
+    pub async fn forget_commands(&self) -> Result<u64, StoreError> {
+        let mut tx = self.write(Wall::None).await?;
+        let now = tx.now_ms().await?;
+        let gone = tx.execute("DELETE FROM commands WHERE expires_at_ms < $1", values![now]).await?;
+        tx.commit().await?;
+        Ok(gone)
     }
 
     /// Notes what became of an order. `false` when that was noted before.

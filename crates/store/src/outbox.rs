@@ -39,6 +39,19 @@ const LEASE_MS: i64 = 60_000;
 /// Secrets begin so (Standard Webhooks, "Signature scheme").
 const SECRET_PREFIX: &str = "whsec_";
 
+/// What may go out: of each endpoint and call the event with the lowest number that waits.
+macro_rules! due {
+    () => {
+        "SELECT d.id, d.tenant, d.event, d.body, d.attempts, p.url, p.secret, p.id AS endpoint
+            FROM webhook_deliveries d JOIN webhook_endpoints p ON p.id = d.endpoint
+            WHERE d.state = 'waiting' AND d.next_at_ms <= $1 AND (d.lease_until_ms IS NULL OR d.lease_until_ms < $1)
+                AND p.paused_reason IS NULL AND NOT EXISTS (SELECT 1 FROM webhook_deliveries e WHERE e.endpoint = d.endpoint
+                    AND e.order_key = d.order_key AND e.state = 'waiting'
+                    AND (e.number < d.number OR (e.number = d.number AND e.id < d.id)))
+            ORDER BY d.next_at_ms, d.id LIMIT $2"
+    };
+}
+
 /// What tenants are told of a fact; `None`: nothing.
 fn kind(fact: &Fact) -> Option<&'static str> {
     Some(match fact {
@@ -227,24 +240,8 @@ impl Store {
         let mut tx = self.write(Wall::None).await?;
         let now = tx.now_ms().await?;
         let sql = match tx.engine() {
-            Engine::Lite => {
-                "SELECT d.id, d.tenant, d.event, d.body, d.attempts, p.url, p.secret, p.id AS endpoint
-                    FROM webhook_deliveries d JOIN webhook_endpoints p ON p.id = d.endpoint
-                    WHERE d.state = 'waiting' AND d.next_at_ms <= $1 AND (d.lease_until_ms IS NULL OR d.lease_until_ms < $1)
-                        AND p.paused_reason IS NULL AND NOT EXISTS (SELECT 1 FROM webhook_deliveries e WHERE e.endpoint = d.endpoint
-                            AND e.order_key = d.order_key AND e.state = 'waiting'
-                            AND (e.number < d.number OR (e.number = d.number AND e.id < d.id)))
-                    ORDER BY d.next_at_ms, d.id LIMIT $2"
-            }
-            Engine::Pg => {
-                "SELECT d.id, d.tenant, d.event, d.body, d.attempts, p.url, p.secret, p.id AS endpoint
-                    FROM webhook_deliveries d JOIN webhook_endpoints p ON p.id = d.endpoint
-                    WHERE d.state = 'waiting' AND d.next_at_ms <= $1 AND (d.lease_until_ms IS NULL OR d.lease_until_ms < $1)
-                        AND p.paused_reason IS NULL AND NOT EXISTS (SELECT 1 FROM webhook_deliveries e WHERE e.endpoint = d.endpoint
-                            AND e.order_key = d.order_key AND e.state = 'waiting'
-                            AND (e.number < d.number OR (e.number = d.number AND e.id < d.id)))
-                    ORDER BY d.next_at_ms, d.id LIMIT $2 FOR UPDATE OF d SKIP LOCKED"
-            }
+            Engine::Lite => due!(),
+            Engine::Pg => concat!(due!(), " FOR UPDATE OF d SKIP LOCKED"),
         };
         let mut parcels = Vec::new();
         for row in tx.rows(sql, values![now, most]).await? {

@@ -105,6 +105,7 @@ async fn an_order_reaches_the_node_that_has_the_call_and_is_acknowledged_once() 
         assert_eq!(scope.outcome("o1").await.unwrap().as_deref(), Some("done"));
         assert_eq!(store.tenant("other").outcome("o1").await.unwrap(), None);
         assert!(store.commands("n1").await.unwrap().is_empty());
+        assert_eq!(store.forget_commands().await.unwrap(), 1, "the one that was too late");
     })
     .await;
 }
