@@ -228,3 +228,56 @@ impl Handler for KeepRecording {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::{Entry, Fact, Position};
+
+    #[tokio::test]
+    async fn a_recording_of_somebody_who_was_erased_meanwhile_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite:{}", folder.path().join("o.db").display())).await.unwrap();
+        let sealer = Arc::new(Sealer::new(["ab".repeat(32).as_str()]).unwrap());
+        let place = folder.path().join("objects");
+        let objects = Objects::open(place.to_str().unwrap(), [], store.clone(), sealer).unwrap();
+        let number = "+40711111111";
+        let ringing = |call: &str| Fact::Ringing {
+            call_sid: format!("CA{call}"),
+            account_sid: "AC1".into(),
+            from: Some(number.into()),
+            to: None,
+            direction: "inbound".into(),
+            api_version: None,
+            forwarded_from: None,
+            caller_name: None,
+            assistant: "a".into(),
+            language: "en".into(),
+            node: "n".into(),
+        };
+        let mut files = Vec::new();
+        for (call, tenant) in [("erased", "t"), ("kept", "other")] {
+            let file = folder.path().join(format!("{call}.wav"));
+            std::fs::write(&file, call).unwrap();
+            let location = file.display().to_string();
+            let recorded = Fact::Recorded { stream: 0, location, channels: 2, length_ms: 1, sha256: Some("00".into()) };
+            let entry = |seq, fact| Entry { tenant: tenant.into(), call: call.into(), epoch: 0, seq, at_ms: 1, fact };
+            store.apply("j", &[entry(0, ringing(call)), entry(1, recorded)], Position::default()).await.unwrap();
+            files.push(file);
+        }
+        assert_eq!(objects.erase("t", number).await.unwrap(), (1, 0), "its recording is still on the disk of calls");
+        let kind = store::recording_kept_by("j");
+        let keeper = Arc::new(KeepRecording { kind, objects: objects.clone(), days: None });
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(Workers::new(store.clone(), "n", vec![keeper]).run(stop.clone()));
+        while store.all_jobs(Some("done"), 10).await.unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        running.await.unwrap();
+        assert!(store.tenant("t").objects(10).await.unwrap().is_empty());
+        assert_eq!(store.tenant("other").objects(10).await.unwrap().len(), 1);
+        assert!(store.tenant("other").recordings("kept").await.unwrap()[0].location.starts_with("object:"));
+        assert!(files.iter().all(|it| !it.exists()), "neither lies on the disk of calls");
+    }
+}
