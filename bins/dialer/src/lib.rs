@@ -1,0 +1,8 @@
+#![doc = include_str!("../README.md")]
+
+mod cluster;
+pub mod faults;
+mod report;
+
+pub use cluster::Cluster;
+pub use report::{Goal, Measure, Report};
