@@ -64,9 +64,7 @@ fn main() -> Result<ExitCode> {
     let report: Report = runtime.block_on(async {
         match arguments.run {
             Run::Kill9 { calls } => faults::kill9(&offhook, calls).await,
-            Run::Database { calls, seconds, how } => {
-                faults::database(&offhook, calls, Duration::from_secs(seconds), how).await
-            }
+            Run::Database { calls, seconds, how } => faults::database(&offhook, calls, Duration::from_secs(seconds), how).await,
             Run::Objects { calls, seconds } => faults::objects(&offhook, calls, Duration::from_secs(seconds)).await,
         }
     })?;

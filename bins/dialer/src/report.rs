@@ -84,7 +84,13 @@ impl fmt::Display for Report {
                 Some(Goal::AtMost(goal)) => format!("goal ≤ {}", number(goal)),
                 None => String::new(),
             };
-            let mark = if it.goal.is_none() { " " } else if it.holds() { "✓" } else { "✗" };
+            let mark = if it.goal.is_none() {
+                " "
+            } else if it.holds() {
+                "✓"
+            } else {
+                "✗"
+            };
             writeln!(f, "  {mark} {:<width$}  {:>8} {:<1}  {goal}", it.what, number(it.found), it.unit)?;
         }
         for note in &self.notes {

@@ -99,7 +99,7 @@ impl Server {
                 bridge: bridge.clone(),
                 node,
                 address,
-                journal: ledger.journal().id().to_owned(),
+                ledger: ledger.clone(),
                 objects: it.objects,
                 recording_days: it.recording_days,
                 sealer: it.sealer,

@@ -9,18 +9,23 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde::Deserialize;
-use store::{Failure, Handler, Heartbeat, NewObject, ObjectError, Objects, Sealer, Store, Work, Workers};
-use tokio::time::{MissedTickBehavior, interval};
+use store::{Failure, Handler, Heartbeat, NewObject, ObjectError, Objects, Sealer, Store, StoreError, Topic, Work, Workers};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::courier;
 use crate::disk::Disk;
+use crate::ledger::Ledger;
 use crate::orders::PERFORMED;
 
 /// How often a server says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How often it looks for orders.
 const ORDERS: Duration = Duration::from_millis(250);
+/// How often calls of other servers are looked at while somebody listens; sooner when it is hinted that something happened.
+const FEED: Duration = Duration::from_millis(250);
+/// The pause after a database that does not answer.
+const FEED_RETRY: Duration = Duration::from_secs(1);
 /// How often the disk is looked at.
 const DISK: Duration = Duration::from_secs(5);
 /// How often what is over is looked for.
@@ -41,8 +46,8 @@ pub struct Background {
     /// Name and media address of this server.
     pub node: String,
     pub address: String,
-    /// The journal of this server: its recordings lie on this machine.
-    pub journal: String,
+    /// Has the journal of this server, whose recordings lie on this machine.
+    pub ledger: Arc<Ledger>,
     /// Where files are kept; `None` leaves recordings where they were made.
     pub objects: Option<Objects>,
     /// Days after which recordings are deleted; `None` keeps them.
@@ -57,16 +62,18 @@ impl Background {
         let this = Arc::new(self);
         let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
         if let Some(objects) = this.objects.clone() {
-            let kind = store::recording_kept_by(&this.journal);
+            let kind = store::recording_kept_by(this.ledger.journal().id());
             handlers.push(Arc::new(KeepRecording { kind, objects, days: this.recording_days }));
         }
         let workers = Workers::new(this.store.clone(), &this.node, handlers).run(stop.clone());
         let courier = courier::run(this.store.clone(), this.sealer.clone(), stop.clone());
-        let beating = this.clone().every(HEARTBEAT, stop.clone(), |it| it.beat().boxed());
-        let obeying = this.clone().every(ORDERS, stop.clone(), |it| it.obey().boxed());
-        let looking = this.clone().every(DISK, stop.clone(), |it| it.look().boxed());
-        let sweeping = this.clone().every(SWEEP, stop, |it| it.sweep().boxed());
-        futures::join!(workers, courier, beating, obeying, looking, sweeping);
+        let beating = this.clone().every(HEARTBEAT, None, stop.clone(), |it| it.beat().boxed());
+        let obeying = this.clone().every(ORDERS, Some(Topic::Orders), stop.clone(), |it| it.obey().boxed());
+        let looking = this.clone().every(DISK, None, stop.clone(), |it| it.look().boxed());
+        let sweeping = this.clone().every(SWEEP, None, stop.clone(), |it| it.sweep().boxed());
+        let following = this.clone().follow(stop.clone());
+        let hints = this.store.carry_hints(&stop);
+        futures::join!(workers, courier, beating, obeying, looking, sweeping, following, hints);
         if let Err(error) = this.store.farewell(&this.node).await {
             tracing::debug!(%error, "no farewell: the others will notice");
         }
@@ -75,15 +82,24 @@ impl Background {
     async fn every(
         self: Arc<Self>,
         pause: Duration,
+        topic: Option<Topic>,
         stop: CancellationToken,
-        work: impl for<'a> Fn(&'a Self) -> BoxFuture<'a, Result<(), store::StoreError>>,
+        work: impl for<'a> Fn(&'a Self) -> BoxFuture<'a, Result<(), StoreError>>,
     ) {
         let mut clock = interval(pause);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
+        let mut hints = topic.map(|it| self.store.hints(it));
         loop {
+            let hinted = async {
+                match &mut hints {
+                    Some(it) => it.wait(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = clock.tick() => (),
+                () = hinted => (),
                 () = stop.cancelled() => return,
             }
             // Said once: the journal says every time what matters.
@@ -98,7 +114,7 @@ impl Background {
         }
     }
 
-    async fn beat(&self) -> Result<(), store::StoreError> {
+    async fn beat(&self) -> Result<(), StoreError> {
         let directory = self.bridge.directory();
         let live: Vec<String> = directory.live_calls().iter().map(ToString::to_string).collect();
         let heartbeat = Heartbeat {
@@ -111,7 +127,7 @@ impl Background {
         self.store.heartbeat(&heartbeat).await
     }
 
-    async fn look(&self) -> Result<(), store::StoreError> {
+    async fn look(&self) -> Result<(), StoreError> {
         let disk = self.disk.clone();
         match tokio::task::spawn_blocking(move || disk.look()).await {
             Ok(Ok(())) => (),
@@ -121,8 +137,34 @@ impl Background {
         Ok(())
     }
 
+    /// Tells whoever listens here what happens on calls of other servers, as long as anybody does.
+    async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let following = async {
+            loop {
+                self.ledger.listened_to().await;
+                if let Err(error) = self.pass_on().await {
+                    tracing::warn!(%error, "what happens on calls of other servers cannot be followed");
+                    sleep(FEED_RETRY).await;
+                }
+            }
+        };
+        stop.run_until_cancelled(following).await;
+    }
+
+    async fn pass_on(&self) -> Result<(), StoreError> {
+        let mut hints = self.store.hints(Topic::Facts);
+        let mut feed = self.store.feed(self.ledger.journal().id()).await?;
+        while self.ledger.has_listeners() {
+            for entry in feed.next().await? {
+                self.ledger.pass_on(entry);
+            }
+            hints.wait(FEED).await;
+        }
+        Ok(())
+    }
+
     /// Carries out what others were told about our calls.
-    async fn obey(&self) -> Result<(), store::StoreError> {
+    async fn obey(&self) -> Result<(), StoreError> {
         for it in self.store.commands(&self.node).await? {
             let outcome = match serde_json::from_str::<LiveControl>(&it.body) {
                 Ok(control) => {
@@ -139,7 +181,7 @@ impl Background {
         Ok(())
     }
 
-    async fn sweep(&self) -> Result<(), store::StoreError> {
+    async fn sweep(&self) -> Result<(), StoreError> {
         // One server is enough.
         if !self.store.take_lease("sweep", &self.node, SWEEP.saturating_sub(Duration::from_secs(5))).await? {
             return Ok(());

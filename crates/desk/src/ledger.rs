@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bridge::{CallFact, CallId, History, HistoryItem};
 use call::Event;
 use store::{Entry, Fact, Journal, Speaker};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
 use crate::tools::Message;
@@ -45,16 +45,38 @@ pub struct Ledger {
     journal: Journal,
     calls: Mutex<HashMap<CallId, Remembered>>,
     feed: broadcast::Sender<Entry>,
+    /// Somebody began to listen.
+    listened: Notify,
 }
 
 impl Ledger {
     pub fn new(journal: Journal) -> Arc<Self> {
-        Arc::new(Self { journal, calls: Mutex::default(), feed: broadcast::channel(FEED).0 })
+        Arc::new(Self { journal, calls: Mutex::default(), feed: broadcast::channel(FEED).0, listened: Notify::new() })
     }
 
-    /// Every fact as it happens; a listener that lags loses the oldest.
+    /// Every fact as it happens, of this process's calls and, a moment later, of other processes'; a listener that lags loses
+    /// the oldest.
     pub fn subscribe(&self) -> broadcast::Receiver<Entry> {
-        self.feed.subscribe()
+        let listener = self.feed.subscribe();
+        self.listened.notify_one();
+        listener
+    }
+
+    /// Waits until somebody listens.
+    pub(crate) async fn listened_to(&self) {
+        while !self.has_listeners() {
+            self.listened.notified().await;
+        }
+    }
+
+    /// Whether anybody listens.
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.feed.receiver_count() > 0
+    }
+
+    /// Passes on what happened on another process's call.
+    pub(crate) fn pass_on(&self, entry: Entry) {
+        let _ = self.feed.send(entry);
     }
 
     /// The journal behind it.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bridge::{CallId, Directory, LiveControl, NotPerformed, Performed};
-use store::{Store, StoreError};
-use tokio::time::{Instant, sleep};
+use store::{Store, StoreError, Topic};
+use tokio::time::Instant;
 
 use crate::background::DEAD_AFTER;
 
@@ -56,11 +56,12 @@ pub async fn order(
     let body = serde_json::to_string(&control).map_err(|error| OrderError::Refused(error.to_string()))?;
     scope.command(id, &call.0, &node.id, &body, 2 * WAIT).await?;
     let until = Instant::now() + WAIT;
+    let mut hints = store.hints(Topic::Orders);
     while Instant::now() < until {
         match scope.outcome(id).await?.as_deref() {
             Some(PERFORMED) => return Ok(Performed::Now),
             Some(problem) => return Err(OrderError::Refused(problem.to_owned())),
-            None => sleep(LOOK).await,
+            None => hints.wait(LOOK).await,
         }
     }
     Err(OrderError::NoAnswer(node.id.clone()))

@@ -3,19 +3,19 @@
 use crate::db::{StoreError, Tx, Value, values};
 use crate::{Entry, Fact, NewJob, Speaker, jobs, outbox};
 
-/// Delivers a fact of a journal.
-pub(crate) async fn apply(tx: &mut Tx, journal: &str, entry: &Entry) -> Result<(), StoreError> {
+/// Delivers a fact of a journal, as the one at that place; `false` when it was delivered before.
+pub(crate) async fn apply(tx: &mut Tx, journal: &str, place: i64, entry: &Entry) -> Result<bool, StoreError> {
     let body = serde_json::to_string(&entry.fact).expect("facts are strings, numbers and booleans");
     let (epoch, seq) = (i64::from(entry.epoch), entry.seq as i64);
     let fresh = tx
         .execute(
-            "INSERT INTO call_events (call, epoch, journal, seq, tenant, at_ms, kind, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            "INSERT INTO call_events (call, epoch, journal, seq, tenant, at_ms, kind, body, place) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
                 ON CONFLICT DO NOTHING",
-            values![&entry.call, epoch, journal, seq, &entry.tenant, entry.at_ms, entry.fact.kind(), body],
+            values![&entry.call, epoch, journal, seq, &entry.tenant, entry.at_ms, entry.fact.kind(), body, place],
         )
         .await?;
     if fresh == 0 {
-        return Ok(());
+        return Ok(false);
     }
     outbox::tell(tx, journal, entry).await?;
     let (sql, values): (&'static str, Vec<Value<'_>>) = match &entry.fact {
@@ -145,7 +145,7 @@ vec![Value::from(&entry.call), Value::from(epoch), Value::from(seq), Value::from
         | Fact::Controlled { .. }
         | Fact::Key { .. }
         | Fact::Next { .. }
-        | Fact::StreamStatus { .. } => return Ok(()),
+        | Fact::StreamStatus { .. } => return Ok(true),
     };
     tx.execute(sql, &values).await?;
     if let Fact::Recorded { stream, location, sha256: Some(_), .. } = &entry.fact {
@@ -156,7 +156,7 @@ vec![Value::from(&entry.call), Value::from(epoch), Value::from(seq), Value::from
         let job = NewJob { once: Some(&once), attempts_max: 1000, ..NewJob::new(&kind, &body) };
         jobs::enqueue(tx, &entry.tenant, &job).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The kind of the jobs that keep recordings: they lie on the disk of the node whose journal told of them.

@@ -10,7 +10,7 @@ mod workers;
 use serde_json::{Map, Value as Json};
 
 use crate::db::{Engine, Row, StoreError, Tx, Wall, values};
-use crate::{Scope, Store};
+use crate::{Scope, Store, Topic};
 
 pub use schedule::{BadSchedule, Schedule};
 pub use workers::{Failure, Handler, Intent, Work, Workers};
@@ -112,6 +112,7 @@ impl Scope<'_> {
         let mut tx = self.write().await?;
         let id = enqueue(&mut tx, self.tenant, job).await?;
         tx.commit().await?;
+        self.store.hint(Topic::Jobs);
         Ok(id)
     }
 

@@ -72,6 +72,7 @@ const VERSIONS: &[Version] = &[
     },
     both!("5_work", &["jobs", "schedules", "intents", "webhook_endpoints", "webhook_deliveries", "objects"]),
     both!("6_nodes", &["commands"]),
+    both!("7_feed", &[]),
 ];
 
 /// The version that this program needs.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::db::{Engine, Row, StoreError, Tx, Wall, values};
-use crate::{Scope, Store};
+use crate::{Scope, Store, Topic};
 
 /// What a process says of itself, once a second.
 #[derive(Clone, Debug)]
@@ -149,6 +149,7 @@ impl Store {
         let sql = "UPDATE commands SET outcome = $1 WHERE id = $2 AND outcome IS NULL";
         let first = tx.execute(sql, values![outcome, id]).await? == 1;
         tx.commit().await?;
+        self.hint(Topic::Orders);
         Ok(first)
     }
 }
@@ -219,7 +220,9 @@ impl Scope<'_> {
         let sql = "INSERT INTO commands (id, tenant, call, node, body, created_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)
             ON CONFLICT DO NOTHING";
         tx.execute(sql, values![id, self.tenant, call, node, body, now, now + ms(life)]).await?;
-        tx.commit().await
+        tx.commit().await?;
+        self.store.hint(Topic::Orders);
+        Ok(())
     }
 
     /// What became of an order; `None` as long as nothing did.

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use crate::db::{Busy, Db, Engine, StoreError, Tx, Wall, values};
+use crate::db::{Busy, Db, Engine, Pools, StoreError, Tx, Wall, values};
+use crate::hints::{Board, Topic};
 use crate::migrate::NEWEST;
-use crate::{Entry, Position, delivery};
+use crate::{Entry, Fact, Position, delivery};
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Db,
+    pub(crate) board: Arc<Board>,
     /// The schema was seen to be the right one.
     checked: Arc<OnceCell<()>>,
 }
@@ -23,7 +25,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] names the address, without its password, and what is wrong with it.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let store = Self { db: Db::open(url).await?, checked: Arc::default() };
+        let store = Self { db: Db::open(url).await?, checked: Arc::default(), board: Arc::default() };
         if let Err(error) = store.db.reach().await {
             tracing::warn!(%error, "the database is away: calls go on, what happens in them is delivered when it is back");
             return Ok(store);
@@ -105,13 +107,24 @@ impl Store {
     /// Delivers facts and the journal's new position in one transaction. A fact delivered before changes nothing.
     pub async fn apply(&self, journal: &str, entries: &[Entry], to: Position) -> Result<(), StoreError> {
         let mut tx = self.write(Wall::None).await?;
+        let row = tx.row("SELECT facts FROM journal_positions WHERE journal = $1", values![journal]).await?;
+        let mut facts: i64 = row.map_or(Ok(0), |it| it.get("facts"))?;
         for entry in entries {
-            delivery::apply(&mut tx, journal, entry).await?;
+            facts += i64::from(delivery::apply(&mut tx, journal, facts + 1, entry).await?);
         }
-        let sql = "INSERT INTO journal_positions (journal, segment, bytes) VALUES ($1, $2, $3)
-            ON CONFLICT (journal) DO UPDATE SET segment = excluded.segment, bytes = excluded.bytes";
-        tx.execute(sql, values![journal, to.segment, to.bytes]).await?;
-        tx.commit().await
+        let sql = "INSERT INTO journal_positions (journal, segment, bytes, facts) VALUES ($1, $2, $3, $4)
+            ON CONFLICT (journal) DO UPDATE SET segment = excluded.segment, bytes = excluded.bytes, facts = excluded.facts";
+        tx.execute(sql, values![journal, to.segment, to.bytes, facts]).await?;
+        tx.commit().await?;
+        self.hint(Topic::Facts);
+        if entries.iter().any(|it| matches!(it.fact, Fact::Recorded { .. })) {
+            self.hint(Topic::Jobs);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pools(&self) -> &Pools {
+        &self.db.pools
     }
 
     /// Everything of a tenant is asked here.

@@ -4,8 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::on_both;
-use store::Heartbeat;
+use common::{Place, entry, on_both, ringing, said};
+use store::{Entry, Heartbeat, Position, Store, Topic};
+use tokio_util::sync::CancellationToken;
 
 fn heartbeat<'a>(node: &'a str, live: &'a [String]) -> Heartbeat<'a> {
     Heartbeat { node, address: "http://127.0.0.1:1", version: "1", draining: false, live }
@@ -108,4 +109,66 @@ async fn an_order_reaches_the_node_that_has_the_call_and_is_acknowledged_once() 
         assert_eq!(store.forget_commands().await.unwrap(), 1, "the one that was too late");
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_happens_elsewhere_is_followed_in_order_once_and_from_now_on() {
+    on_both(async |place| {
+        let store = place.store().await;
+        let deliver = async |journal: &str, facts: &[Entry]| store.apply(journal, facts, Position::default()).await.unwrap();
+        deliver("a", &[entry("t", "old", 0, 0, ringing("old"))]).await;
+        let mut feed = store.feed("ours").await.unwrap();
+        assert!(feed.next().await.unwrap().is_empty(), "what happened before is not told");
+        deliver("ours", &[entry("t", "own", 0, 0, ringing("own"))]).await;
+        // More than is taken at a time, delivered in pieces, some of them again.
+        let facts: Vec<Entry> = (0..1200).map(|it| entry("t", "1", 0, it, said(&it.to_string()))).collect();
+        for piece in facts.chunks(300) {
+            deliver("a", piece).await;
+            deliver("a", &piece[..100]).await;
+        }
+        deliver("b", &[entry("other", "2", 0, 0, ringing("2"))]).await;
+        let mut seen = feed.next().await.unwrap();
+        deliver("a", &[entry("t", "1", 0, 1200, said("last"))]).await;
+        seen.extend(feed.next().await.unwrap());
+        assert!(feed.next().await.unwrap().is_empty());
+        assert!(seen.iter().filter(|it| it.call == "1").map(|it| it.seq).eq(0..=1200), "in order, each once");
+        assert!(facts.iter().all(|it| seen.contains(it)), "as they were");
+        assert_eq!(seen.iter().filter(|it| it.call != "1").map(|it| it.tenant.as_str()).collect::<Vec<_>>(), ["other"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hint_reaches_who_waits_here_and_in_other_processes() {
+    let place = Place::postgres();
+    let (near, far) = (place.store().await, Store::open(&place.url).await.unwrap());
+    let stop = CancellationToken::new();
+    for store in [near.clone(), far.clone()] {
+        let stop = stop.clone();
+        tokio::spawn(async move { store.carry_hints(&stop).await });
+    }
+    let hour = Duration::from_secs(3600);
+    let (mut here, mut there, mut other) = (near.hints(Topic::Orders), far.hints(Topic::Orders), far.hints(Topic::Facts));
+    near.hint(Topic::Orders);
+    here.wait(hour).await;
+    // Its connection may not listen yet: a hint that nobody hears is lost, so it is said again until it is heard.
+    let heard = async {
+        tokio::select! {
+            () = there.wait(hour) => (),
+            () = async {
+                loop {
+                    near.hint(Topic::Orders);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            } => (),
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), heard).await.expect("the other process hears it");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(1), other.wait(hour)).await.is_err(),
+        "nothing was said about another topic"
+    );
+    // Without a hint it is looked anyway.
+    other.wait(Duration::from_millis(1)).await;
+    stop.cancel();
 }

@@ -8,13 +8,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{JobRow, LEASE_MS};
 use crate::db::{StoreError, values};
-use crate::{Scope, Store};
+use crate::{Scope, Store, Topic};
 
 /// Pause between two looks at the queue when nobody says that there is something.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -165,7 +164,6 @@ pub struct Workers {
     /// Of this process and no other.
     name: String,
     handlers: HashMap<String, Arc<dyn Handler>>,
-    wake: Arc<Notify>,
     lease_ms: i64,
 }
 
@@ -173,7 +171,7 @@ impl Workers {
     /// Workers of a node.
     pub fn new(store: Store, node: &str, handlers: Vec<Arc<dyn Handler>>) -> Self {
         let handlers = handlers.into_iter().map(|it| (it.kind().to_owned(), it)).collect();
-        Self { store, name: format!("{node}/{}", uuid::Uuid::now_v7()), handlers, wake: Arc::default(), lease_ms: LEASE_MS }
+        Self { store, name: format!("{node}/{}", uuid::Uuid::now_v7()), handlers, lease_ms: LEASE_MS }
     }
 
     /// Another lease than a minute: for tests that kill workers.
@@ -182,16 +180,12 @@ impl Workers {
         Self { lease_ms: lease.as_millis() as i64, ..self }
     }
 
-    /// Notify it after a job was put into the queue, and it begins at once.
-    pub fn wake(&self) -> Arc<Notify> {
-        self.wake.clone()
-    }
-
     /// Does jobs until it is stopped, then finishes those that it has.
     pub async fn run(self, stop: CancellationToken) {
         let this = Arc::new(self);
         let mut running: JoinSet<String> = JoinSet::new();
         let mut busy: HashMap<String, usize> = HashMap::new();
+        let mut hints = this.store.hints(Topic::Jobs);
         while !stop.is_cancelled() {
             match this.look(&busy).await {
                 Ok(jobs) => {
@@ -204,8 +198,7 @@ impl Workers {
             }
             tokio::select! {
                 Some(done) = running.join_next() => Self::freed(done.ok(), &mut busy),
-                () = this.wake.notified() => (),
-                () = tokio::time::sleep(LOOK_EVERY) => (),
+                () = hints.wait(LOOK_EVERY) => (),
                 () = stop.cancelled() => (),
             }
             while let Some(done) = running.try_join_next() {
