@@ -2,6 +2,7 @@
 
 mod calls;
 mod clones;
+mod configuration;
 mod db;
 mod delivery;
 mod entry;
@@ -19,6 +20,7 @@ mod store;
 
 pub use calls::{CallRow, Line, MessageRow, RecordingRow, ToolCallRow, TurnRow};
 pub use clones::{CloneOutcome, CloneRow, CloneStatus};
+pub use configuration::{AuditRow, ConfigurationRow, NewConfiguration, PriceRow, PublishError};
 pub use db::StoreError;
 pub use delivery::recording_kept_by;
 pub use entry::{Entry, Fact, Speaker};

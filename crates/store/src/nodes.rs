@@ -104,13 +104,14 @@ impl Store {
         Ok(ours)
     }
 
-    /// Gives back what dead processes held of caps: those that were not heard of for so long, and those that are unknown.
-    /// Returns how many parts.
+    /// Gives back what is not needed any more of caps: what dead processes held, which were not heard of for so long or are
+    /// unknown, and what calls held that are over. Returns how many parts.
     pub async fn free_caps(&self, silent: Duration) -> Result<u64, StoreError> {
         let mut tx = self.write(Wall::None).await?;
         let alive_since = tx.now_ms().await? - ms(silent);
         let sql = "SELECT tenant, kind, holder, amount FROM cap_holders h WHERE at_ms < $1
-            AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = h.node AND n.seen_at_ms >= $1)";
+            AND (NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = h.node AND n.seen_at_ms >= $1)
+                OR EXISTS (SELECT 1 FROM calls c WHERE c.id = h.holder AND c.tenant = h.tenant AND c.ended_at_ms IS NOT NULL))";
         let dead = tx.rows(sql, values![alive_since]).await?;
         let mut freed = 0;
         for row in &dead {
@@ -187,6 +188,10 @@ impl Scope<'_> {
         let sql = "INSERT INTO cap_holders (tenant, kind, holder, node, amount, at_ms) VALUES ($1, $2, $3, $4, $5, $6)
             ON CONFLICT DO NOTHING";
         if tx.execute(sql, values![self.tenant, kind, holder, node, amount, now]).await? == 0 {
+            // Another node may have taken the call over.
+            let sql = "UPDATE cap_holders SET node = $1 WHERE tenant = $2 AND kind = $3 AND holder = $4";
+            tx.execute(sql, values![node, self.tenant, kind, holder]).await?;
+            tx.commit().await?;
             return Ok(true);
         }
         if used + amount > most {
