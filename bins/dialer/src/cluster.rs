@@ -99,7 +99,7 @@ impl Cluster {
         self.folder.path().join(format!("node-{node}"))
     }
 
-    /// What every command of the program is told about where things are.
+    /// What every command of the program finds in its environment.
     fn program(&self, node: usize) -> Command {
         let mut command = Command::new(&self.offhook);
         command
@@ -109,6 +109,9 @@ impl Cluster {
             .env("DATABASE_URL", &self.database)
             .env("OFFHOOK_OBJECTS", &self.objects)
             .env("OFFHOOK_ENCRYPTION_KEYS", ENCRYPTION_KEY)
+            .env("TWILIO_AUTH_TOKEN", TOKEN)
+            .env("OPENAI_API_KEY", KEY)
+            .env("OPENAI_REALTIME_URL", format!("ws://{}/v1/realtime", self.provider))
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());
         command
@@ -131,9 +134,6 @@ impl Cluster {
             .env("OFFHOOK_LOG", "warn")
             .env("OFFHOOK_RECORDING", "true")
             .env("OFFHOOK_MAX_CALLS", "1000")
-            .env("TWILIO_AUTH_TOKEN", TOKEN)
-            .env("OPENAI_API_KEY", KEY)
-            .env("OPENAI_REALTIME_URL", format!("ws://{}/v1/realtime", self.provider))
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true)

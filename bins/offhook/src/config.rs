@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use bridge::{AssistantPlan, ElevenLabsPlan, LivePlan, OpenAiPlan, SoundPlan, TranscriptionPlan, Turns};
 use call::{CallConfig, Confirm, HeardBy, Interruption, KeyAction, Meanwhile};
-use desk::{HttpTool, Language, McpServer, Method, PublicUrl, Route, Schema, Settings};
+use desk::{Assistant, HttpTool, Language, McpServer, Method, PublicUrl, Route, Schema, Settings, Templates, is_e164};
 use media::enhance::Bed;
 use media::file::{Limits, Reader};
 use secrecy::SecretString;
@@ -865,7 +865,8 @@ impl Source {
         let sound = self.sound();
         let http_tools = self.http_tools(env);
         let mcp_servers = self.mcp_servers(env);
-        let (routes, fallback) = self.routes();
+        let templates = self.templates();
+        let (routes, fallback) = self.routes(templates.as_ref());
         Some(Config {
             listen: listen?,
             places,
@@ -881,6 +882,7 @@ impl Source {
                 node: self.text("server.node"),
                 routes,
                 fallback,
+                templates: templates?,
                 conversation: CallConfig {
                     preroll_frames_max: bridge::limits::PREROLL_FRAMES,
                     interruption: interruption?,
@@ -1123,20 +1125,48 @@ impl Source {
         Some(SoundPlan { noise_suppression: noise_suppression?, gain_control: gain_control?, ambience })
     }
 
-    fn routes(&mut self) -> (BTreeMap<String, Route>, Option<Route>) {
+    /// Providers that answer, and those that there is a key for: tenants may want them.
+    fn templates(&mut self) -> Option<Templates> {
+        let language = self.parse("assistant.language", "en or ro", |it| it.parse::<Language>().ok());
+        let providers = list(&self.text("assistant.provider"));
+        let mut wanted: Vec<String> = self.numbers.iter().filter_map(|it| it.1.get("provider")).flat_map(|it| list(it)).collect();
+        let own = self.numbers.is_empty() || !self.text("twilio.phone_number").is_empty();
+        if own || self.numbers.iter().any(|it| !it.1.contains_key("provider")) {
+            wanted.extend(providers.iter().cloned());
+        }
+        let keys = [("openai", "openai.api_key"), ("elevenlabs", "elevenlabs.api_key"), ("openai-live", "openai.api_key")];
+        wanted.extend(keys.iter().filter(|it| !self.text(it.1).is_empty()).map(|it| it.0.to_owned()));
+        wanted.sort();
+        wanted.dedup();
+        let mut plans = BTreeMap::new();
+        let problems = self.problems.len();
+        for provider in wanted {
+            let plan = match provider.as_str() {
+                "openai" => self.openai(language?),
+                "elevenlabs" => self.elevenlabs(language?),
+                "openai-live" => self.live(),
+                // Told where it is named.
+                _ => continue,
+            };
+            plans.extend(plan.map(|it| (provider, it)));
+        }
+        (self.problems.len() == problems).then_some(Templates { plans, providers, language: language? })
+    }
+
+    fn routes(&mut self, templates: Option<&Templates>) -> (BTreeMap<String, Route>, Option<Route>) {
         let mut routes = BTreeMap::new();
         for (place, entry) in std::mem::take(&mut self.numbers) {
             let Some(number) = entry.get("number").filter(|it| is_e164(it)) else {
                 self.problem(place, "`number` is missing or not in E.164: expected + and up to 15 digits, such as +40312345678");
                 continue;
             };
-            if let Some(route) = self.route(&place, &entry) {
+            if let Some(route) = self.route(&place, &entry, templates) {
                 routes.insert(number.clone(), route);
             }
         }
         let own = self.find("twilio.phone_number");
         if routes.is_empty() || !own.value.is_empty() {
-            let Some(route) = self.route("[assistant]", &BTreeMap::new()) else { return (routes, None) };
+            let Some(route) = self.route("[assistant]", &BTreeMap::new(), templates) else { return (routes, None) };
             if own.value.is_empty() {
                 return (routes, Some(route));
             }
@@ -1149,40 +1179,22 @@ impl Source {
         (routes, None)
     }
 
-    fn route(&mut self, place: &str, entry: &BTreeMap<String, String>) -> Option<Route> {
-        let language_text = entry.get("language").cloned().unwrap_or_else(|| self.text("assistant.language"));
-        let language: Option<Language> = language_text
-            .parse()
-            .map_err(|expected: String| self.problem(place, format!("language `{language_text}`: {expected}")))
-            .ok();
-        let providers = entry.get("provider").cloned().unwrap_or_else(|| self.text("assistant.provider"));
-        let mut assistants = Vec::new();
-        for provider in list(&providers) {
-            assistants.push(match provider.as_str() {
-                "openai" => self.openai(entry, language?)?,
-                "elevenlabs" => self.elevenlabs(entry, language?)?,
-                "openai-live" => self.live(entry)?,
-                other => {
-                    self.problem(place, format!("provider `{other}`: expected openai, elevenlabs or openai-live"));
-                    return None;
-                }
-            });
-        }
-        if assistants.is_empty() {
-            self.problem(place, "no provider is named: expected openai, elevenlabs or openai-live");
-            return None;
-        }
-        let tenant = entry.get("tenant").cloned().unwrap_or_else(|| "default".into());
-        Some(Route { tenant: tenant.into(), name: self.text("assistant.name").into(), assistants, language: language? })
+    fn route(&mut self, place: &str, entry: &BTreeMap<String, String>, templates: Option<&Templates>) -> Option<Route> {
+        let assistant = Assistant {
+            providers: entry.get("provider").map(|it| list(it)).unwrap_or_default(),
+            language: entry.get("language").cloned(),
+            instructions: entry.get("instructions").cloned(),
+            agent_id: entry.get("agent_id").cloned(),
+            ..Assistant::default()
+        };
+        let tenant = entry.get("tenant").map_or("default", String::as_str);
+        let route = templates?.route(tenant, &self.text("assistant.name"), &assistant);
+        route.map_err(|problems| problems.into_iter().for_each(|it| self.problem(place, it))).ok()
     }
 
     fn openai_key(&mut self) -> Option<SecretString> {
         let fix = "give the key of the OpenAI project that answers, or choose OFFHOOK_PROVIDER=elevenlabs";
         self.required("openai.api_key", fix).map(SecretString::from)
-    }
-
-    fn instructions(&self, entry: &BTreeMap<String, String>) -> String {
-        entry.get("instructions").cloned().unwrap_or_else(|| self.text("assistant.instructions"))
     }
 
     fn turns(&mut self) -> Option<Turns> {
@@ -1205,7 +1217,7 @@ impl Source {
         })
     }
 
-    fn openai(&mut self, entry: &BTreeMap<String, String>, language: Language) -> Option<AssistantPlan> {
+    fn openai(&mut self, language: Language) -> Option<AssistantPlan> {
         let api_key = self.openai_key();
         let base = self.url("openai.base_url", &["https", "http"]);
         let url = if self.text("openai.realtime_url").is_empty() {
@@ -1246,7 +1258,7 @@ impl Source {
             api_key: api_key?,
             model,
             voice: self.text("openai.voice"),
-            instructions: self.instructions(entry),
+            instructions: self.text("assistant.instructions"),
             greeting: self.text("assistant.greeting"),
             language: language.code().into(),
             transcription: Some(transcription).filter(|it| !it.model.is_empty()),
@@ -1264,7 +1276,7 @@ impl Source {
         })))
     }
 
-    fn live(&mut self, entry: &BTreeMap<String, String>) -> Option<AssistantPlan> {
+    fn live(&mut self) -> Option<AssistantPlan> {
         let api_key = self.openai_key();
         let url = self.url("live.url", &["wss", "ws"]);
         Some(AssistantPlan::Live(Arc::new(LivePlan {
@@ -1273,16 +1285,14 @@ impl Source {
             model: self.text("live.model"),
             thinking_model: self.text("live.thinking_model"),
             voice: self.text("live.voice"),
-            instructions: self.instructions(entry),
+            instructions: self.text("assistant.instructions"),
             greeting: self.text("assistant.greeting"),
         })))
     }
 
-    fn elevenlabs(&mut self, entry: &BTreeMap<String, String>, language: Language) -> Option<AssistantPlan> {
-        let agent_id = match entry.get("agent_id") {
-            Some(id) => Some(id.clone()),
-            None => self.required("elevenlabs.agent_id", "give the id of the agent that answers, from the ElevenLabs console"),
-        };
+    fn elevenlabs(&mut self, language: Language) -> Option<AssistantPlan> {
+        // Each assistant may have an agent of its own.
+        let agent_id = Some(self.text("elevenlabs.agent_id"));
         let base_url = self.url("elevenlabs.base_url", &["https", "http"]);
         let allow_overrides = self.flag("elevenlabs.allow_overrides");
         let speed = self.optional_share("elevenlabs.speed", 0.7..=1.2);
@@ -1321,10 +1331,6 @@ fn filled(text: &str, env: &BTreeMap<String, String>) -> std::result::Result<Str
 /// What stands between commas.
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect()
-}
-
-fn is_e164(number: &str) -> bool {
-    number.strip_prefix('+').is_some_and(|it| (4..=15).contains(&it.len()) && it.bytes().all(|it| it.is_ascii_digit()))
 }
 
 fn scalar(value: &DeValue<'_>) -> Option<String> {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use bridge::{CallId, LiveControl};
+use desk::Document;
 use offhook::config::{self, Places};
 use offhook::server::Beside;
 use secrecy::ExposeSecret as _;
-use store::{Objects, Sealer, Store};
+use store::{NewConfiguration, Objects, Sealer, Store};
 
 /// The text of a settings file, if there is one.
 pub(crate) fn settings_file(file: &Path) -> Result<Option<String>> {
@@ -106,6 +107,47 @@ pub(crate) async fn erase(file: &Path, tenant: &str, number: &str) -> Result<()>
     let objects = objects.context("server.objects is none: recordings are plain files, which must be deleted by hand")?;
     let (calls, files) = objects.erase(tenant, number).await?;
     println!("erased from {calls} calls, {files} files deleted");
+    Ok(())
+}
+
+pub(crate) async fn show_configuration(file: &Path, tenant: &str, version: Option<u64>) -> Result<()> {
+    let found = open(file).await?.tenant(tenant).configuration(version).await?;
+    let it = found.with_context(|| format!("the tenant {tenant} has published no such configuration"))?;
+    let document: serde_json::Value = serde_json::from_str(&it.body)?;
+    println!("{}", serde_json::to_string_pretty(&document)?);
+    Ok(())
+}
+
+pub(crate) async fn list_configurations(file: &Path, tenant: &str) -> Result<()> {
+    for it in open(file).await?.tenant(tenant).configurations(100).await? {
+        println!("{:>5}  {}  {}", it.version, jiff::Timestamp::from_millisecond(it.at_ms)?, it.author);
+    }
+    Ok(())
+}
+
+/// Checks a tenant's document against everything that this server is set up with, and publishes it.
+pub(crate) async fn publish(file: &Path, tenant: &str, document: &Path, follows: Option<u64>, dry_run: bool) -> Result<()> {
+    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let (text, name) = (settings_file(file)?, file.display().to_string());
+    let config = config::load(text.as_deref().map(|it| (name.as_str(), it)), &env)?;
+    let name = document.display().to_string();
+    let text = std::fs::read_to_string(document).with_context(|| format!("{name} cannot be read"))?;
+    let json = document.extension().is_some_and(|it| it == "json");
+    let read = if json { Document::read(&text) } else { toml::from_str(&text).map_err(|error| error.to_string()) };
+    let document = read.map_err(|problem| anyhow::anyhow!("{name}: {problem}"))?;
+    if let Err(problems) = document.routes(tenant, &config.settings.templates) {
+        anyhow::bail!("{name} cannot be published:\n  {}", problems.join("\n  "));
+    }
+    if dry_run {
+        println!("{} numbers, {} assistants: nothing is wrong", document.numbers.len(), document.assistants.len());
+        return Ok(());
+    }
+    let store = Store::open(config.places.database_url.expose_secret()).await?;
+    let numbers: Vec<(&str, bool)> = document.numbers.iter().map(|(number, it)| (number.as_str(), it.active)).collect();
+    let body = serde_json::to_string(&document)?;
+    let new = NewConfiguration { author: "operator", body: &body, numbers: &numbers, calls_max: document.calls_max, follows };
+    let version = store.tenant(tenant).publish(&new).await?;
+    println!("published as version {version}");
     Ok(())
 }
 

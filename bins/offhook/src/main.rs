@@ -122,6 +122,16 @@ enum Command {
         #[arg(long, default_value = "offhook.toml")]
         config: PathBuf,
     },
+    /// What a tenant has configured: its assistants and numbers, in versions
+    Configuration {
+        #[command(subcommand)]
+        command: ConfigurationCommand,
+        #[arg(long, default_value = "default", global = true)]
+        tenant: String,
+        /// Settings file
+        #[arg(long, default_value = "offhook.toml", global = true)]
+        config: PathBuf,
+    },
     /// Look at the queue of jobs, and steer it
     Jobs {
         #[command(subcommand)]
@@ -160,6 +170,28 @@ enum EndpointsCommand {
         /// From this moment on, such as 2026-11-21T00:00:00Z
         #[arg(long)]
         from: jiff::Timestamp,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigurationCommand {
+    /// Print it as JSON
+    Show {
+        /// A version; default: the newest
+        #[arg(long)]
+        version: Option<u64>,
+    },
+    /// List its versions
+    History,
+    /// Check a file, TOML or JSON, and publish it: the servers follow within seconds
+    Publish {
+        file: PathBuf,
+        /// The version that was changed: refused if there is a newer one
+        #[arg(long)]
+        follows: Option<u64>,
+        /// Only check
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -246,6 +278,16 @@ fn main() -> ExitCode {
                     EndpointsCommand::Remove { id } => data::remove_endpoint(&config, &tenant, &id).await,
                     EndpointsCommand::Resume { id } => data::resume_endpoint(&config, &tenant, &id).await,
                     EndpointsCommand::Replay { id, from } => data::replay(&config, &tenant, &id, from).await,
+                };
+                done.map(|()| ExitCode::SUCCESS)
+            }
+            Command::Configuration { command, tenant, config } => {
+                let done = match command {
+                    ConfigurationCommand::Show { version } => data::show_configuration(&config, &tenant, version).await,
+                    ConfigurationCommand::History => data::list_configurations(&config, &tenant).await,
+                    ConfigurationCommand::Publish { file, follows, dry_run } => {
+                        data::publish(&config, &tenant, &file, follows, dry_run).await
+                    }
                 };
                 done.map(|()| ExitCode::SUCCESS)
             }

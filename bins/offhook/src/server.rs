@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use axum::serve::Listener;
 use bridge::{Bridge, Connect};
 use control::{App, Signatures};
-use desk::{Background, BuiltIns, Desk, Disk, Files, HttpTool, Ledger, McpServer, Settings, Toolbox};
+use desk::{Background, BuiltIns, Configuration, Desk, Disk, Files, HttpTool, Ledger, McpServer, Settings, Toolbox};
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use store::{Journal, JournalTasks, Objects, Sealer, Store};
@@ -84,8 +84,19 @@ impl Server {
         let metrics = desk::Metrics::new(&mut registry);
         let disk = Arc::new(Disk::new(data_dir.to_owned()));
         let (node, address) = (parts.settings.node.clone(), parts.settings.node_url.http(""));
-        let desk =
-            Arc::new(Desk::new(parts.settings, bridge.clone(), ledger.clone(), parts.store.clone(), metrics, disk.clone()));
+        let configuration = Arc::new(Configuration::new(&parts.settings, data_dir.join("configuration.json")));
+        if parts.beside.is_some() {
+            configuration.load(&parts.store).await;
+        }
+        let desk = Arc::new(Desk::new(
+            parts.settings,
+            configuration.clone(),
+            bridge.clone(),
+            ledger.clone(),
+            parts.store.clone(),
+            metrics,
+            disk.clone(),
+        ));
         let signatures = match parts.auth_tokens {
             Some(tokens) => Signatures::checked_by(Validator::new(tokens)),
             None => Signatures::skipped(),
@@ -104,6 +115,7 @@ impl Server {
                 recording_days: it.recording_days,
                 sealer: it.sealer,
                 disk,
+                configuration,
             };
             tokio::spawn(background.run(stop.clone()))
         });

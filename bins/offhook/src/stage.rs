@@ -186,6 +186,7 @@ impl Stage {
             node: "demo".into(),
             routes: [(CALLED.to_owned(), route)].into(),
             fallback: None,
+            templates: Default::default(),
             conversation: options.conversation.clone(),
             back_channel: Vec::new(),
             prepare: options.prepare,

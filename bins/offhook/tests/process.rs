@@ -216,6 +216,70 @@ async fn whichever_node_twilio_asks_knows_how_a_call_ended() {
     store.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenants_number_is_answered_within_its_cap_and_while_the_database_is_away() {
+    // F12: what was published is known for a day.
+    const WAITING: &str = "hear greeting\nwait 60000ms";
+    let mut postgres = testbed::Postgres::start();
+    let database = postgres.url(&postgres.database());
+    Store::migrate(&database, None).await.unwrap();
+    let scene = Cluster::new(offhook(), 1, Some(database)).await.unwrap();
+    let mut server = scene.start(0).await.unwrap();
+    let file = scene.folder.path().join("dental.toml");
+    std::fs::write(&file, "calls_max = 1\n[assistants.desk]\n[numbers.\"+15550100002\"]\nassistant = \"desk\"\n").unwrap();
+    let publish = ["configuration", "publish", "--tenant", "dental", file.to_str().unwrap()];
+    assert!(scene.command(&publish).await.unwrap().contains("version 1"));
+    let snapshot = scene.data(0).join("configuration.json");
+    timeout(PATIENCE, async {
+        while !std::fs::read_to_string(&snapshot).is_ok_and(|it| it.contains("dental")) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the server takes what is published");
+    let greeted = |calls: usize| {
+        let heard = |it: &Moment| matches!(it, Moment::CallerHeard { utterance: Some("greeting"), .. });
+        let timeline = scene.timeline.clone();
+        timeout(PATIENCE, async move {
+            while timeline.count(heard) < calls {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+    };
+    let store = scene.open().await.unwrap();
+    let dental = store.tenant("dental");
+    let first = scene.ring(WAITING).unwrap();
+    greeted(1).await.expect("the first call is answered");
+    let second = timeout(PATIENCE, scene.ring(WAITING).unwrap()).await.unwrap().unwrap();
+    assert_eq!(second.streams, 0, "the second one hears that all lines are busy\n{}", scene.story());
+    let id = dental.calls(1).await.unwrap()[0].id.clone();
+    scene.command(&["order", &id, "hang-up", "--tenant", "dental"]).await.unwrap();
+    timeout(PATIENCE, first).await.unwrap().unwrap();
+    timeout(PATIENCE, async {
+        while dental.used("calls").await.unwrap() != Some((0, 1)) {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("its place is given back");
+    postgres.kill();
+    server.kill().await.unwrap();
+    let server = scene.start(0).await.unwrap();
+    let third = scene.ring(WAITING).unwrap();
+    greeted(2).await.expect("a server that starts without database answers");
+    postgres.restart();
+    timeout(PATIENCE, async {
+        while dental.calls(10).await.map_or(0, |it| it.len()) < 2 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("the call is on record, as the tenant's");
+    scene.end(server).await.unwrap();
+    third.abort();
+    store.close().await;
+}
+
 #[tokio::test]
 async fn an_operator_orders_a_live_call_from_another_process() {
     let scene = alone().await;

@@ -13,6 +13,7 @@ use store::{Failure, Handler, Heartbeat, NewObject, ObjectError, Objects, Sealer
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::configuration::Configuration;
 use crate::courier;
 use crate::disk::Disk;
 use crate::ledger::Ledger;
@@ -26,6 +27,8 @@ const ORDERS: Duration = Duration::from_millis(250);
 const FEED: Duration = Duration::from_millis(250);
 /// The pause after a database that does not answer.
 const FEED_RETRY: Duration = Duration::from_secs(1);
+/// How often it is asked who answers which number; sooner when it is hinted that it changed.
+const CONFIGURATION: Duration = Duration::from_secs(5);
 /// How often the disk is looked at.
 const DISK: Duration = Duration::from_secs(5);
 /// How often what is over is looked for.
@@ -54,6 +57,7 @@ pub struct Background {
     pub recording_days: Option<u32>,
     pub sealer: Arc<Sealer>,
     pub disk: Arc<Disk>,
+    pub configuration: Arc<Configuration>,
 }
 
 impl Background {
@@ -70,10 +74,13 @@ impl Background {
         let beating = this.clone().every(HEARTBEAT, None, stop.clone(), |it| it.beat().boxed());
         let obeying = this.clone().every(ORDERS, Some(Topic::Orders), stop.clone(), |it| it.obey().boxed());
         let looking = this.clone().every(DISK, None, stop.clone(), |it| it.look().boxed());
+        let configuring = this
+            .clone()
+            .every(CONFIGURATION, Some(Topic::Configuration), stop.clone(), |it| it.configuration.refresh(&it.store).boxed());
         let sweeping = this.clone().every(SWEEP, None, stop.clone(), |it| it.sweep().boxed());
         let following = this.clone().follow(stop.clone());
         let hints = this.store.carry_hints(&stop);
-        futures::join!(workers, courier, beating, obeying, looking, sweeping, following, hints);
+        futures::join!(workers, courier, beating, obeying, looking, configuring, sweeping, following, hints);
         if let Err(error) = this.store.farewell(&this.node).await {
             tracing::debug!(%error, "no farewell: the others will notice");
         }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod background;
+mod configuration;
 mod courier;
 mod disk;
 mod files;
@@ -12,6 +13,7 @@ mod routes;
 mod tools;
 
 pub use background::Background;
+pub use configuration::{Answered, Assistant, Configuration, DOCUMENT_BYTES_MAX, Document, Number, Numbers, Templates, is_e164};
 pub use courier::check_endpoint;
 pub use disk::Disk;
 pub use files::{Download, Files};

@@ -18,6 +18,7 @@ use twilio::{CallStatus, StreamStatus, VoiceRequest};
 use uuid::Uuid;
 
 use crate::background::DEAD_AFTER;
+use crate::configuration::Configuration;
 use crate::disk::Disk;
 use crate::ledger::Ledger;
 use crate::phrases::Language;
@@ -28,6 +29,10 @@ const END_WAIT: Duration = Duration::from_millis(400);
 const END_LOOK: Duration = Duration::from_millis(25);
 /// A webhook waits at most this long for disk or database, then answers without.
 const STORE_WAIT: Duration = Duration::from_millis(800);
+/// A voice webhook waits at most this long to learn how many calls its tenant has.
+const ADMISSION_WAIT: Duration = Duration::from_millis(300);
+/// The cap on a tenant's calls, by its name in the store.
+const CALLS_CAP: &str = "calls";
 /// More resumptions in [`RESUME_WINDOW`] than this, and something is wrong that resuming does not heal.
 const RESUMES_MAX: usize = 3;
 const RESUME_WINDOW: Duration = Duration::from_secs(60);
@@ -67,6 +72,7 @@ pub struct TryElsewhere;
 /// Decides about calls.
 pub struct Desk {
     settings: Settings,
+    configuration: Arc<Configuration>,
     bridge: Arc<Bridge>,
     ledger: Arc<Ledger>,
     store: Store,
@@ -111,13 +117,14 @@ struct Known {
 impl Desk {
     pub fn new(
         settings: Settings,
+        configuration: Arc<Configuration>,
         bridge: Arc<Bridge>,
         ledger: Arc<Ledger>,
         store: Store,
         metrics: Metrics,
         disk: Arc<Disk>,
     ) -> Self {
-        Self { settings, bridge, ledger, store, metrics, disk, answers: Mutex::default() }
+        Self { settings, configuration, bridge, ledger, store, metrics, disk, answers: Mutex::default() }
     }
 
     /// The room that is left for what calls leave behind.
@@ -147,7 +154,13 @@ impl Desk {
 
     /// It rings: a stream to the assistant of the called number, or a sentence that says why not.
     pub async fn answer(&self, request: &VoiceRequest) -> Response {
-        let Some(route) = self.settings.route(request.to.as_deref()) else {
+        let numbers = self.configuration.numbers();
+        let to = request.to.as_deref();
+        let Some(route) = numbers.route(to) else {
+            if numbers.is_off(to) {
+                tracing::warn!(call_sid = request.call_sid, "a call to a number that its tenant has switched off");
+                return self.count("voice", "inactive_number", sentence(Language::default(), Language::not_in_service));
+            }
             tracing::error!(call_sid = request.call_sid, "a call to a number that no route knows: add it under [numbers]");
             self.metrics.unknown_numbers.inc();
             return self.count("voice", "unknown_number", sentence(Language::default(), Language::not_in_service));
@@ -176,8 +189,19 @@ impl Desk {
         if !self.disk.has_room_for_calls() {
             return Err(Refusal::DiskFull);
         }
+        if let Some(most) = self.configuration.numbers().calls_max(&route.tenant)
+            && !self.admit(call, &route.tenant).await
+        {
+            return Err(Refusal::Full { calls_max: most as usize });
+        }
         self.ledger.begin(call, 0, Vec::new());
-        let response = self.connect(self.plan(call, route, &request.call_sid, &request.account_sid, 0, None))?;
+        let response = match self.connect(self.plan(call, route, &request.call_sid, &request.account_sid, 0, None)) {
+            Ok(response) => response,
+            Err(refusal) => {
+                self.leave(call, &route.tenant).await;
+                return Err(refusal);
+            }
+        };
         let fact = Fact::Ringing {
             call_sid: request.call_sid.clone(),
             account_sid: request.account_sid.clone(),
@@ -196,6 +220,32 @@ impl Desk {
         }
         tracing::info!(%call, call_sid = request.call_sid, "answered with a stream");
         Ok(response)
+    }
+
+    /// Takes one of the places that a tenant has. A database that is away or slow refuses nobody: what this server takes is
+    /// bounded anyway.
+    async fn admit(&self, call: &CallId, tenant: &str) -> bool {
+        let scope = self.store.tenant(tenant);
+        let taking = timeout(ADMISSION_WAIT, scope.take(CALLS_CAP, &call.0, &self.settings.node, 1));
+        match taking.await {
+            Ok(Ok(taken)) => taken,
+            Ok(Err(error)) => {
+                tracing::warn!(%call, %error, "a call is admitted without asking how many its tenant has");
+                true
+            }
+            Err(_) => {
+                tracing::warn!(%call, "a call is admitted without asking how many its tenant has: the database is slow");
+                true
+            }
+        }
+    }
+
+    /// Gives its place back.
+    async fn leave(&self, call: &CallId, tenant: &str) {
+        if self.configuration.numbers().calls_max(tenant).is_some() {
+            // Where this fails it is given back when the end of the call is on record.
+            let _ = timeout(ADMISSION_WAIT, self.store.tenant(tenant).release(CALLS_CAP, &call.0)).await;
+        }
     }
 
     async fn answer_again(&self, call: &CallId, request: &VoiceRequest) -> Response {
@@ -338,6 +388,9 @@ impl Desk {
             duration_s: request.call_duration,
         };
         self.ledger.commit(&call, &tenant, fact, STORE_WAIT).await;
+        if status.is_terminal() {
+            self.leave(&call, &tenant).await;
+        }
     }
 
     /// What became of a stream, by Twilio's account.
@@ -459,7 +512,7 @@ impl Desk {
             && let Some(tenant) = self.tenant_of(call).await
             && let Some((found, _)) = self.find(&request.account_sid, &request.call_sid).await
             && found == *call
-            && let Some(route) = self.settings.route(request.to.as_deref()).filter(|it| it.tenant == tenant)
+            && let Some(route) = self.configuration.numbers().route(request.to.as_deref()).filter(|it| it.tenant == tenant)
         {
             return Some(Known {
                 tenant,
@@ -472,7 +525,7 @@ impl Desk {
         }
         let tenant = self.tenant_of(call).await?;
         let row = self.adopt(call, &tenant).await?;
-        let route = self.settings.route_of(&tenant, &row.assistant, row.to_number.as_deref())?.clone();
+        let route = self.configuration.numbers().route_of(&tenant, &row.assistant, row.to_number.as_deref())?.clone();
         let history = self.ledger.history(call).unwrap_or_default();
         Some(Known { tenant, call_sid: row.call_sid, account_sid: row.account_sid, route, epoch: row.epoch, history })
     }
@@ -500,6 +553,10 @@ impl Desk {
             return self.decided(call, &known, "gave_up", sentence(language, Language::apology));
         }
         let claimed = known.epoch + 1;
+        if self.configuration.numbers().calls_max(&known.tenant).is_some() {
+            // Its place was another server's. A call that is under way is not refused.
+            self.admit(call, &known.tenant).await;
+        }
         // One owner per epoch. A database that is away does not keep a single node from going on.
         let claim = timeout(STORE_WAIT, self.store.tenant(&known.tenant).claim(&call.0, known.epoch, &self.settings.node)).await;
         if let Ok(Ok(false)) = claim {

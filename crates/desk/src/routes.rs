@@ -8,6 +8,7 @@ use bridge::{AssistantPlan, CallId, SoundPlan};
 use call::CallConfig;
 use url::Url;
 
+use crate::configuration::Templates;
 use crate::phrases::Language;
 
 /// Orders for Twilio's own retries, in the fragment of an address: four of them on any failure, 1.5 s to connect, 4 s to
@@ -102,6 +103,8 @@ pub struct Settings {
     pub routes: BTreeMap<String, Route>,
     /// For numbers not named.
     pub fallback: Option<Route>,
+    /// From what the assistants of tenants are made.
+    pub templates: Templates,
     /// What all calls have in common; who answers, phrases and what follows from the language are added per call.
     pub conversation: CallConfig,
     /// Words that callers say without wanting the floor, beside those of the language.
@@ -119,20 +122,6 @@ pub struct Settings {
     /// `wav` or `opus`.
     pub recording_format: String,
     pub time_zone: jiff::tz::TimeZone,
-}
-
-impl Settings {
-    /// The route of a called number.
-    pub(crate) fn route(&self, to: Option<&str>) -> Option<&Route> {
-        to.and_then(|it| self.routes.get(it)).or(self.fallback.as_ref())
-    }
-
-    /// The route that answered a call before: by assistant, should the number have moved meanwhile.
-    pub(crate) fn route_of(&self, tenant: &str, assistant: &str, to: Option<&str>) -> Option<&Route> {
-        let mut all = self.routes.values().chain(&self.fallback);
-        all.find(|it| *it.tenant == *tenant && *it.name == *assistant)
-            .or_else(|| self.route(to).filter(|it| *it.tenant == *tenant))
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! What tenants have configured, version by version, and who changed what.
 
+use serde::{Deserialize, Serialize};
+
 use crate::db::{Row, StoreError, Value, Wall, values};
 use crate::{Scope, Store, Topic};
 
 /// A configuration as it was published.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigurationRow {
     pub tenant: String,
     /// Counts from 1.
@@ -133,7 +135,8 @@ impl Scope<'_> {
             let raced = new.follows.is_none_or(|it| it == newest);
             return Err(PublishError::Outdated { newest: if raced { version } else { newest } });
         }
-        let listed: Vec<Row> = tx.rows("SELECT phone_number FROM user_phone_numbers WHERE tenant = $1", values![self.tenant]).await?;
+        let listed: Vec<Row> =
+            tx.rows("SELECT phone_number FROM user_phone_numbers WHERE tenant = $1", values![self.tenant]).await?;
         for row in &listed {
             let number: String = row.get("phone_number")?;
             if !new.numbers.iter().any(|it| it.0 == number) {
@@ -164,7 +167,8 @@ impl Scope<'_> {
             }
         }
         let target = version.to_string();
-        let entry = AuditRow { at_ms: now, actor: new.author.into(), action: "configuration.publish".into(), target, detail: None };
+        let entry =
+            AuditRow { at_ms: now, actor: new.author.into(), action: "configuration.publish".into(), target, detail: None };
         log(&mut tx, self.tenant, &entry).await?;
         tx.commit().await?;
         self.store.hint(Topic::Configuration);
@@ -196,7 +200,8 @@ impl Scope<'_> {
 
     /// Who did what, the newest first.
     pub async fn audit_log(&self, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
-        let sql = "SELECT at_ms, actor, action, target, detail FROM audit_log WHERE tenant = $1 ORDER BY at_ms DESC, id DESC LIMIT $2";
+        let sql =
+            "SELECT at_ms, actor, action, target, detail FROM audit_log WHERE tenant = $1 ORDER BY at_ms DESC, id DESC LIMIT $2";
         let entry = |row: &Row| {
             Ok(AuditRow {
                 at_ms: row.get("at_ms")?,

@@ -33,7 +33,10 @@ async fn what_is_published_is_a_version_and_nobody_overwrites_what_they_have_not
         assert_eq!(a.configurations(2).await.unwrap().iter().map(|it| it.version).collect::<Vec<_>>(), [3, 2]);
         let log = a.audit_log(10).await.unwrap();
         assert_eq!(log.len(), 3);
-        assert_eq!((log[0].actor.as_str(), log[0].action.as_str(), log[0].target.as_str()), ("ana", "configuration.publish", "3"));
+        assert_eq!(
+            (log[0].actor.as_str(), log[0].action.as_str(), log[0].target.as_str()),
+            ("ana", "configuration.publish", "3")
+        );
     })
     .await;
 }

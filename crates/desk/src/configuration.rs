@@ -1,0 +1,553 @@
+//! Who answers which number: what the operator's file says, and what tenants have published, as it is now. What was last known
+//! lies on disk, so that calls are answered while the database is away.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use bridge::AssistantPlan;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use store::{ConfigurationRow, Store, StoreError};
+
+use crate::phrases::Language;
+use crate::routes::{Route, Settings};
+
+/// What was last known is used for so long: 24 hours, in which somebody mends the database.
+const SNAPSHOT_LIFE_MS: i64 = 24 * 3_600_000;
+/// What is on disk says at least so often that it was right.
+const SNAPSHOT_AGE_MS: i64 = 600_000;
+/// Longest wait for the database at the start, before what is on disk is taken.
+const START_WAIT: Duration = Duration::from_secs(3);
+/// Largest document of a tenant, in bytes.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+
+/// What a tenant configures: the whole of it, as one document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Document {
+    /// Calls at a time; without it as many as the servers take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls_max: Option<u32>,
+    /// By name.
+    pub assistants: BTreeMap<String, Assistant>,
+    /// By number, in E.164.
+    pub numbers: BTreeMap<String, Number>,
+}
+
+/// Who answers. What is not said here is as the operator set it for everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Assistant {
+    /// `openai`, `elevenlabs`, `openai-live`, in the order in which they are tried.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<String>,
+    /// `en` or `ro`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// The prompt; OpenAI's, and ElevenLabs' where the agent permits it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// How to open the call; with ElevenLabs the first message itself, where the agent permits it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub greeting: Option<String>,
+    /// A voice of the provider's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voice: Option<String>,
+    /// ElevenLabs' agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+}
+
+/// A number and who answers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Number {
+    /// The name of an assistant.
+    pub assistant: String,
+    /// Whether calls are answered.
+    #[serde(default = "yes")]
+    pub active: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Providers that the operator has accounts with, as they answer unless an assistant says otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Templates {
+    /// By provider: `openai`, `elevenlabs`, `openai-live`.
+    pub plans: BTreeMap<String, AssistantPlan>,
+    /// Who answers, in the order in which they are tried.
+    pub providers: Vec<String>,
+    pub language: Language,
+}
+
+impl Templates {
+    /// The route of an assistant.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it: a key and what was expected.
+    pub fn route(&self, tenant: &str, name: &str, it: &Assistant) -> Result<Route, Vec<String>> {
+        let mut problems = Vec::new();
+        let language = it.language.as_deref().map_or(Ok(self.language), str::parse::<Language>);
+        let language = language.unwrap_or_else(|expected| {
+            problems.push(format!("language `{}`: {expected}", it.language.as_deref().unwrap_or_default()));
+            self.language
+        });
+        let providers = if it.providers.is_empty() { &self.providers } else { &it.providers };
+        let mut assistants = Vec::new();
+        for provider in providers {
+            match self.plans.get(provider) {
+                Some(plan) => match with(plan, it, language) {
+                    Ok(plan) => assistants.push(plan),
+                    Err(problem) => problems.push(problem),
+                },
+                None => {
+                    let known: Vec<&str> = self.plans.keys().map(String::as_str).collect();
+                    problems
+                        .push(format!("provider `{provider}`: expected one that the operator has set up ({})", known.join(", ")));
+                }
+            }
+        }
+        if assistants.is_empty() && problems.is_empty() {
+            problems.push("no provider is named: expected openai, elevenlabs or openai-live".into());
+        }
+        if problems.is_empty() {
+            Ok(Route { tenant: tenant.into(), name: name.into(), assistants, language })
+        } else {
+            Err(problems)
+        }
+    }
+}
+
+/// A provider's plan with an assistant's own words.
+fn with(plan: &AssistantPlan, it: &Assistant, language: Language) -> Result<AssistantPlan, String> {
+    let or = |own: &Option<String>, usual: &str| own.clone().unwrap_or_else(|| usual.to_owned());
+    Ok(match plan {
+        AssistantPlan::OpenAi(plan) => AssistantPlan::OpenAi(Arc::new(bridge::OpenAiPlan {
+            instructions: or(&it.instructions, &plan.instructions),
+            greeting: or(&it.greeting, &plan.greeting),
+            voice: or(&it.voice, &plan.voice),
+            language: language.code().into(),
+            ..(**plan).clone()
+        })),
+        AssistantPlan::Live(plan) => AssistantPlan::Live(Arc::new(bridge::LivePlan {
+            instructions: or(&it.instructions, &plan.instructions),
+            greeting: or(&it.greeting, &plan.greeting),
+            voice: or(&it.voice, &plan.voice),
+            ..(**plan).clone()
+        })),
+        AssistantPlan::ElevenLabs(plan) => {
+            let agent_id = or(&it.agent_id, &plan.agent_id);
+            if agent_id.is_empty() {
+                return Err(
+                    "agent_id is missing: expected the id of an ElevenLabs agent, because the operator has set none".into()
+                );
+            }
+            if !plan.allow_overrides && (it.instructions.is_some() || it.greeting.is_some() || it.voice.is_some()) {
+                return Err("instructions, greeting and voice are the ElevenLabs agent's own: change them there, or have its \
+                            overrides permitted there and `elevenlabs.allow_overrides` set by the operator"
+                    .into());
+            }
+            AssistantPlan::ElevenLabs(Arc::new(bridge::ElevenLabsPlan {
+                agent_id,
+                prompt: it.instructions.clone().or_else(|| plan.prompt.clone()),
+                first_message: it.greeting.clone().or_else(|| plan.first_message.clone()),
+                voice_id: it.voice.clone().or_else(|| plan.voice_id.clone()),
+                language: language.code().into(),
+                ..(**plan).clone()
+            }))
+        }
+    })
+}
+
+/// Whether a text is a number in E.164.
+pub fn is_e164(number: &str) -> bool {
+    number
+        .strip_prefix('+')
+        .is_some_and(|it| (4..=15).contains(&it.len()) && it.bytes().all(|it| it.is_ascii_digit()) && !it.starts_with('0'))
+}
+
+impl Document {
+    /// Reads a document as JSON.
+    ///
+    /// # Errors
+    /// What is wrong and where.
+    pub fn read(text: &str) -> Result<Self, String> {
+        if text.len() > DOCUMENT_BYTES_MAX {
+            return Err(format!("the document has {} bytes: expected at most {DOCUMENT_BYTES_MAX}", text.len()));
+        }
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Checks everything in it; returns its routes by number.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with its place.
+    pub fn routes(&self, tenant: &str, templates: &Templates) -> Result<BTreeMap<String, Answered>, Vec<String>> {
+        let (mut problems, mut assistants) = (Vec::new(), BTreeMap::new());
+        for (name, it) in &self.assistants {
+            match templates.route(tenant, name, it) {
+                Ok(route) => drop(assistants.insert(name, route)),
+                Err(found) => problems.extend(found.into_iter().map(|it| format!("assistants.{name}: {it}"))),
+            }
+        }
+        let mut routes = BTreeMap::new();
+        for (number, it) in &self.numbers {
+            if !is_e164(number) {
+                problems.push(format!("numbers.{number}: expected E.164, + and 4 to 15 digits, such as +40312345678"));
+            }
+            match assistants.get(&it.assistant) {
+                Some(route) => drop(routes.insert(number.clone(), Answered { route: route.clone(), active: it.active })),
+                None if self.assistants.contains_key(&it.assistant) => (),
+                None => problems.push(format!("numbers.{number}: there is no assistant `{}` under assistants", it.assistant)),
+            }
+        }
+        if self.calls_max == Some(0) {
+            problems.push("calls_max: expected at least 1; to answer nobody, set `active` of the numbers to false".into());
+        }
+        if problems.is_empty() { Ok(routes) } else { Err(problems) }
+    }
+}
+
+/// A number's route.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    pub route: Route,
+    pub active: bool,
+}
+
+/// Who answers which number, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Numbers {
+    by_number: HashMap<String, Answered>,
+    /// For numbers not named.
+    fallback: Option<Route>,
+    calls_max: HashMap<Arc<str>, u32>,
+}
+
+impl Numbers {
+    /// The route of a called number; `None` when nobody knows it, or its tenant has switched it off.
+    pub fn route(&self, to: Option<&str>) -> Option<&Route> {
+        match to.and_then(|it| self.by_number.get(it)) {
+            Some(it) => it.active.then_some(&it.route),
+            None => self.fallback.as_ref(),
+        }
+    }
+
+    /// The route that answered a call before: by assistant, should the number have moved or been switched off meanwhile.
+    pub(crate) fn route_of(&self, tenant: &str, assistant: &str, to: Option<&str>) -> Option<&Route> {
+        let mut all = self.by_number.values().map(|it| &it.route).chain(&self.fallback);
+        all.find(|it| *it.tenant == *tenant && *it.name == *assistant)
+            .or_else(|| self.route(to).filter(|it| *it.tenant == *tenant))
+    }
+
+    /// Whether a number is somebody's who has switched it off.
+    pub(crate) fn is_off(&self, to: Option<&str>) -> bool {
+        to.and_then(|it| self.by_number.get(it)).is_some_and(|it| !it.active)
+    }
+
+    /// Calls that a tenant may have at a time.
+    pub(crate) fn calls_max(&self, tenant: &str) -> Option<u32> {
+        self.calls_max.get(tenant).copied()
+    }
+}
+
+/// What lies on disk.
+#[derive(Debug, Serialize, Deserialize)]
+struct Snapshot {
+    /// Unix time in milliseconds.
+    taken_at_ms: i64,
+    configurations: Vec<ConfigurationRow>,
+}
+
+/// Who answers which number, kept as it is published.
+#[derive(Debug)]
+pub struct Configuration {
+    /// From the operator's file; these numbers are nobody else's.
+    own: HashMap<String, Answered>,
+    fallback: Option<Route>,
+    templates: Templates,
+    snapshot: PathBuf,
+    known: Mutex<Known>,
+    now: RwLock<Arc<Numbers>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The newest documents that could be used.
+    rows: Vec<ConfigurationRow>,
+    /// When what is on disk was written.
+    written_at_ms: i64,
+}
+
+impl Configuration {
+    /// What the operator's file says; what was last known of the rest lies at `snapshot`.
+    pub fn new(settings: &Settings, snapshot: PathBuf) -> Self {
+        let own = settings.routes.iter().map(|(number, route)| (number.clone(), Answered { route: route.clone(), active: true }));
+        let own: HashMap<_, _> = own.collect();
+        let fallback = settings.fallback.clone();
+        let numbers = Numbers { by_number: own.clone(), fallback: fallback.clone(), calls_max: HashMap::new() };
+        Self {
+            own,
+            fallback,
+            templates: settings.templates.clone(),
+            snapshot,
+            known: Mutex::default(),
+            now: RwLock::new(Arc::new(numbers)),
+        }
+    }
+
+    /// Who answers which number now.
+    pub fn numbers(&self) -> Arc<Numbers> {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// At the start: from the database or, while that is away, from disk if that is not older than a day.
+    pub async fn load(&self, store: &Store) {
+        let problem = match tokio::time::timeout(START_WAIT, self.refresh(store)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", START_WAIT.as_secs()),
+        };
+        match read(&self.snapshot, Timestamp::now().as_millisecond()) {
+            Ok(Some(it)) => {
+                let taken = Timestamp::from_millisecond(it.taken_at_ms).unwrap_or_default();
+                tracing::warn!(problem, "the database does not say who answers which number: taken as it was at {taken}");
+                self.known.lock().unwrap_or_else(PoisonError::into_inner).written_at_ms = it.taken_at_ms;
+                self.take(it.configurations);
+            }
+            Ok(None) => tracing::warn!(problem, "the database does not say who answers which number, nor does the disk"),
+            Err(error) => {
+                tracing::error!(problem, error, "the database does not say who answers which number, nor does the disk");
+            }
+        }
+    }
+
+    /// Takes what is published now.
+    pub async fn refresh(&self, store: &Store) -> Result<(), StoreError> {
+        let rows = store.configurations().await?;
+        let changed = self.take(rows.clone());
+        let now = Timestamp::now().as_millisecond();
+        let stale = now - self.known.lock().unwrap_or_else(PoisonError::into_inner).written_at_ms >= SNAPSHOT_AGE_MS;
+        if changed || stale {
+            let (path, snapshot) = (self.snapshot.clone(), Snapshot { taken_at_ms: now, configurations: rows });
+            match tokio::task::spawn_blocking(move || write(&path, &snapshot)).await {
+                Ok(Ok(())) => self.known.lock().unwrap_or_else(PoisonError::into_inner).written_at_ms = now,
+                Ok(Err(error)) => tracing::error!(%error, "who answers which number cannot be written to disk"),
+                Err(error) => tracing::error!(%error, "who answers which number cannot be written to disk"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Uses documents; one that cannot be used leaves its tenant with the one before. Returns whether anything is new.
+    fn take(&self, rows: Vec<ConfigurationRow>) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = |tenant: &str| known.rows.iter().find(|it| it.tenant == tenant);
+        let mut usable = Vec::new();
+        let (mut numbers, mut calls_max) = (HashMap::new(), HashMap::new());
+        for row in rows {
+            let known_before = before(&row.tenant).filter(|it| it.version == row.version).is_some();
+            let (row, document, routes) = match self.usable(&row) {
+                Ok((document, routes)) => (row, document, routes),
+                Err(problems) => {
+                    if !known_before {
+                        let (tenant, version) = (&row.tenant, row.version);
+                        tracing::error!(
+                            tenant,
+                            version,
+                            problems,
+                            "a published configuration cannot be used: the one before stays"
+                        );
+                    }
+                    let Some(row) = before(&row.tenant).cloned() else { continue };
+                    let Ok((document, routes)) = self.usable(&row) else { continue };
+                    (row, document, routes)
+                }
+            };
+            if let Some(most) = document.calls_max {
+                calls_max.insert(Arc::from(row.tenant.as_str()), most);
+            }
+            numbers.extend(routes);
+            usable.push(row);
+        }
+        if usable == known.rows {
+            return false;
+        }
+        for (number, it) in &self.own {
+            if let Some(other) = numbers.insert(number.clone(), it.clone()).filter(|other| other.route.tenant != it.route.tenant)
+            {
+                tracing::error!(tenant = &*other.route.tenant, "a published number is the operator's own: theirs stays");
+            }
+        }
+        known.rows = usable;
+        let numbers = Numbers { by_number: numbers, fallback: self.fallback.clone(), calls_max };
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(numbers);
+        true
+    }
+
+    fn usable(&self, row: &ConfigurationRow) -> Result<(Document, BTreeMap<String, Answered>), String> {
+        let document = Document::read(&row.body)?;
+        let routes = document.routes(&row.tenant, &self.templates).map_err(|it| it.join("; "))?;
+        Ok((document, routes))
+    }
+}
+
+/// What is on disk, unless it is too old or was never written.
+fn read(path: &Path, now_ms: i64) -> Result<Option<Snapshot>, String> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let it: Snapshot = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let age = now_ms.saturating_sub(it.taken_at_ms);
+    if age > SNAPSHOT_LIFE_MS {
+        return Err(format!("what was last known is {} hours old", age / 3_600_000));
+    }
+    Ok(Some(it))
+}
+
+/// Written beside, then put in place: whoever reads finds one or the other.
+fn write(path: &Path, it: &Snapshot) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, serde_json::to_vec(it)?)?;
+    std::fs::File::open(&beside)?.sync_all()?;
+    std::fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PublicUrl;
+    use store::NewConfiguration;
+    use url::Url;
+
+    fn templates() -> Templates {
+        let url = Url::parse("wss://api.openai.com/v1/realtime").unwrap();
+        let openai = bridge::OpenAiPlan::new(url, String::from("key").into(), "gpt-realtime-2.1");
+        Templates {
+            plans: [("openai".to_owned(), AssistantPlan::OpenAi(Arc::new(openai)))].into(),
+            providers: vec!["openai".into()],
+            language: Language::English,
+        }
+    }
+
+    fn settings() -> Settings {
+        let public_url = PublicUrl::parse("https://phone.example.com").unwrap();
+        let own = templates().route("operator", "front-desk", &Assistant::default()).unwrap();
+        Settings {
+            node_url: public_url.clone(),
+            public_url,
+            node: "n".into(),
+            routes: [("+15550100001".to_owned(), own)].into(),
+            fallback: None,
+            templates: templates(),
+            conversation: call::CallConfig::new(Vec::new()),
+            back_channel: Vec::new(),
+            prepare: false,
+            destinations: BTreeMap::new(),
+            last_resort: None,
+            sound: bridge::SoundPlan::default(),
+            recordings: None,
+            recording_format: "wav".into(),
+            time_zone: jiff::tz::TimeZone::UTC,
+        }
+    }
+
+    fn document(number: &str, language: &str) -> String {
+        format!(
+            r#"{{"calls_max": 2, "assistants": {{"desk": {{"language": "{language}", "instructions": "Be kind."}}}},
+                "numbers": {{"{number}": {{"assistant": "desk"}}, "+15550100009": {{"assistant": "desk", "active": false}}}}}}"#
+        )
+    }
+
+    async fn publish(store: &Store, tenant: &str, body: &str, numbers: &[(&str, bool)]) {
+        let new = NewConfiguration { author: "a", body, numbers, calls_max: None, follows: None };
+        store.tenant(tenant).publish(&new).await.unwrap();
+    }
+
+    fn tenant_of(configuration: &Configuration, number: &str) -> Option<String> {
+        configuration.numbers().route(Some(number)).map(|it| it.tenant.to_string())
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_with_its_place() {
+        let text = r#"{"calls_max": 0, "assistants": {"a": {"language": "xx", "providers": ["acme"]}, "b": {}},
+            "numbers": {"0712": {"assistant": "b"}, "+15550100002": {"assistant": "c"}}}"#;
+        let problems = Document::read(text).unwrap().routes("t", &templates()).unwrap_err().join("\n");
+        for expected in [
+            "assistants.a: language `xx`: expected en or ro",
+            "assistants.a: provider `acme`: expected one that the operator has set up (openai)",
+            "numbers.0712: expected E.164",
+            "numbers.+15550100002: there is no assistant `c`",
+            "calls_max: expected at least 1",
+        ] {
+            assert!(problems.contains(expected), "{expected} is not in\n{problems}");
+        }
+        let error = Document::read(r#"{"numbers": {"+15550100002": {"asistant": "b"}}}"#).unwrap_err();
+        assert!(error.contains("unknown field `asistant`") && error.contains("line 1"), "{error}");
+        assert!(Document::read(&" ".repeat(DOCUMENT_BYTES_MAX + 1)).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_answered_and_what_cannot_be_used_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite:{}", folder.path().join("o.db").display())).await.unwrap();
+        let configuration = Configuration::new(&settings(), folder.path().join("configuration.json"));
+        assert_eq!(tenant_of(&configuration, "+15550100001").as_deref(), Some("operator"));
+        publish(&store, "dental", &document("+15550100002", "ro"), &[]).await;
+        configuration.refresh(&store).await.unwrap();
+        let numbers = configuration.numbers();
+        let route = numbers.route(Some("+15550100002")).unwrap();
+        assert_eq!((&*route.tenant, &*route.name, route.language), ("dental", "desk", Language::Romanian));
+        let AssistantPlan::OpenAi(plan) = &route.assistants[0] else { panic!() };
+        assert_eq!((plan.instructions.as_str(), plan.language.as_str()), ("Be kind.", "ro"));
+        assert_eq!((numbers.calls_max("dental"), numbers.calls_max("operator")), (Some(2), None));
+        assert!(numbers.route(Some("+15550100009")).is_none() && numbers.is_off(Some("+15550100009")));
+        assert!(numbers.route_of("dental", "desk", Some("+15550100009")).is_some(), "a call under way goes on");
+        // A document of a newer version, or one that was written by hand.
+        publish(&store, "dental", r#"{"colour": "red"}"#, &[]).await;
+        publish(&store, "garage", r#"{"numbers": {"+15550100003": {"assistant": "none"}}}"#, &[]).await;
+        // The operator's own number is nobody else's.
+        publish(&store, "thief", &document("+15550100001", "en"), &[]).await;
+        configuration.refresh(&store).await.unwrap();
+        let of = |number| tenant_of(&configuration, number);
+        assert_eq!((of("+15550100002").as_deref(), of("+15550100003")), (Some("dental"), None));
+        assert_eq!(of("+15550100001").as_deref(), Some("operator"));
+        publish(&store, "dental", &document("+15550100004", "en"), &[]).await;
+        configuration.refresh(&store).await.unwrap();
+        assert_eq!((of("+15550100002"), of("+15550100004").as_deref()), (None, Some("dental")));
+    }
+
+    #[tokio::test]
+    async fn what_was_last_known_answers_for_a_day_while_the_database_is_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshot = folder.path().join("configuration.json");
+        let store = Store::open(&format!("sqlite:{}", folder.path().join("o.db").display())).await.unwrap();
+        publish(&store, "dental", &document("+15550100002", "en"), &[]).await;
+        Configuration::new(&settings(), snapshot.clone()).load(&store).await;
+        // A server of nobody's: nobody listens there.
+        let away = Store::open("postgres://u@127.0.0.1:9/none").await.unwrap();
+        let configuration = Configuration::new(&settings(), snapshot.clone());
+        configuration.load(&away).await;
+        assert_eq!(tenant_of(&configuration, "+15550100002").as_deref(), Some("dental"));
+        let day = |it: i64| Timestamp::now().as_millisecond() + it * SNAPSHOT_LIFE_MS;
+        assert!(read(&snapshot, day(1) - 60_000).unwrap().is_some());
+        assert!(read(&snapshot, day(1) + 60_000).unwrap_err().contains("24 hours old"));
+        assert!(read(&folder.path().join("none"), day(0)).unwrap().is_none());
+        std::fs::write(&snapshot, "{").unwrap();
+        assert!(read(&snapshot, day(0)).is_err());
+        // What is broken on disk keeps nobody from starting.
+        let configuration = Configuration::new(&settings(), snapshot);
+        configuration.load(&away).await;
+        assert_eq!(tenant_of(&configuration, "+15550100002"), None);
+        configuration.refresh(&store).await.unwrap();
+        assert_eq!(tenant_of(&configuration, "+15550100002").as_deref(), Some("dental"));
+    }
+}
