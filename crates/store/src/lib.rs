@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod business;
 mod calls;
 mod clones;
 mod configuration;
@@ -18,6 +19,7 @@ mod seal;
 mod segment;
 mod store;
 
+pub use business::{BookingRow, CustomerRow, TicketRow, VoiceSessionChange, VoiceSessionRow};
 pub use calls::{CallRow, Line, MessageRow, RecordingRow, ToolCallRow, TurnRow};
 pub use clones::{CloneOutcome, CloneRow, CloneStatus};
 pub use configuration::{AuditRow, ConfigurationRow, NewConfiguration, PriceRow, PublishError};

@@ -359,6 +359,7 @@ impl Objects {
                 "DELETE FROM messages WHERE tenant = $1 AND call = $2",
                 "DELETE FROM recordings WHERE tenant = $1 AND call = $2",
                 "DELETE FROM voicemail_messages WHERE tenant = $1 AND call = $2",
+                "DELETE FROM tickets WHERE tenant = $1 AND call = $2",
                 "DELETE FROM webhook_deliveries WHERE tenant = $1 AND order_key = $2",
                 "UPDATE calls SET from_number = NULL, to_number = NULL, caller_name = NULL, forwarded_from = NULL
                     WHERE tenant = $1 AND id = $2",

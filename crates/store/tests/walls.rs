@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{apply, entry, on_both, ringing, said};
-use store::{CloneOutcome, Fact, Intent, NewConfiguration, NewJob, NewObject, Objects, Schedule, Sealer, Store};
+use store::{
+    BookingRow, CloneOutcome, Fact, Intent, NewConfiguration, NewJob, NewObject, Objects, Schedule, Sealer, Store,
+    VoiceSessionChange,
+};
 
 /// In every row of the owner's, and in nothing that anybody else may see.
 const CANARY: &str = "canary-7f3a";
@@ -20,6 +23,8 @@ struct Planted {
     job: String,
     endpoint: String,
     object: String,
+    ticket: String,
+    session: String,
 }
 
 async fn plant(store: &Store, objects: &Objects, sealer: &Sealer, folder: &std::path::Path) -> Planted {
@@ -48,7 +53,25 @@ async fn plant(store: &Store, objects: &Objects, sealer: &Sealer, folder: &std::
     std::fs::write(&file, CANARY).unwrap();
     let new = NewObject { kind: CANARY, media_type: "text/plain", number: None, call: None, expires_at_ms: None };
     let object = objects.put("owner", &file, &new).await.unwrap().id;
-    Planted { job, endpoint, object }
+    let customer = scope.save_customer("+15550100007", Some(CANARY), None).await.unwrap().id;
+    assert!(scope.save_booking(&booking(Some(customer))).await.unwrap());
+    let ticket = scope.open_ticket(CANARY, CANARY, CANARY, None, None).await.unwrap();
+    let session = scope.begin_session("+15550100007", CANARY).await.unwrap();
+    Planted { job, endpoint, object, ticket, session }
+}
+
+fn booking(customer: Option<String>) -> BookingRow {
+    BookingRow {
+        id: CANARY.into(),
+        customer,
+        call: Some(CANARY.into()),
+        starts_at_ms: 1,
+        ends_at_ms: 2,
+        time_zone: "UTC".into(),
+        status: "held".into(),
+        hold_expires_ms: None,
+        confirmation: CANARY.into(),
+    }
 }
 
 /// Everything that the owner sees, as text.
@@ -58,7 +81,7 @@ async fn view(store: &Store, it: &Planted) -> String {
     let line = scope.transcript(CANARY).await.unwrap().remove(0);
     let tool = scope.tool_calls(CANARY).await.unwrap().remove(0);
     format!(
-        "{} {} {} {:?} {} {:?} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{} {} {} {:?} {} {:?} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         call.epoch,
         call.owner_node,
         line.text,
@@ -76,6 +99,10 @@ async fn view(store: &Store, it: &Planted) -> String {
         scope.endpoints().await.unwrap(),
         scope.objects(10).await.unwrap(),
         scope.deliveries(&it.endpoint, 10).await.unwrap().len(),
+        scope.customers(10).await.unwrap(),
+        scope.bookings(0, 10).await.unwrap(),
+        scope.tickets(10).await.unwrap(),
+        scope.sessions(10).await.unwrap(),
     )
 }
 
@@ -102,7 +129,13 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
         assert!(it.endpoints().await.unwrap().is_empty());
         assert!(it.deliveries(&planted.endpoint, 10).await.unwrap().is_empty());
         assert!(it.objects(10).await.unwrap().is_empty() && objects.find("stranger", &planted.object).await.is_err());
+        assert!(it.customer("+15550100007").await.unwrap().is_none() && it.customers(10).await.unwrap().is_empty());
+        assert!(it.bookings(0, 10).await.unwrap().is_empty() && it.bookings_of_call(CANARY).await.unwrap().is_empty());
+        assert!(it.tickets(10).await.unwrap().is_empty() && it.sessions(10).await.unwrap().is_empty());
+        assert!(it.session(&planted.session).await.unwrap().is_none());
         // Writing.
+        assert!(!it.save_booking(&booking(None)).await.unwrap() && !it.set_ticket(&planted.ticket, "closed").await.unwrap());
+        assert!(!it.change_session(&planted.session, &VoiceSessionChange { ended: true, ..Default::default() }).await.unwrap());
         assert!(!it.recording_kept(CANARY, 0, "o").await.unwrap() && !it.claim(CANARY, 0, "n2").await.unwrap());
         assert!(!it.update_clone(CANARY, CloneOutcome::Failed { error: "x" }).await.unwrap());
         assert!(!it.retry_job(&planted.job).await.unwrap() && !it.cancel_job(&planted.job).await.unwrap());
@@ -119,6 +152,7 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
         assert!(matches!(store.tenant("owner").intend(CANARY).await.unwrap(), Intent::Unclear), "the owner's is as it was");
         it.set_cap("calls", 0).await.unwrap();
         assert!(!it.take("calls", CANARY, "n", 1).await.unwrap());
+        assert_ne!(it.save_customer("+15550100007", None, None).await.unwrap().name.as_deref(), Some(CANARY));
         // A number or an id that is taken is refused, or changes nothing.
         let _ = it.save_clone_call(CANARY, Some("+15550109999"), None, None).await;
         let _ = it.command(CANARY, CANARY, "n", "other", Duration::from_secs(60)).await;
@@ -154,6 +188,6 @@ fn every_question_of_a_tenant_is_tried() {
         }
     }
     // Planted by the owner, which a stranger's own of the same name is beside.
-    untried.retain(|it| !["add_endpoint", "audit", "schedule"].contains(&it.as_str()));
+    untried.retain(|it| !["add_endpoint", "audit", "begin_session", "open_ticket", "schedule"].contains(&it.as_str()));
     assert!(found >= 40 && untried.is_empty(), "{found} found, untried: {untried:?}");
 }
