@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use store::{CallRow, Fact, Speaker, Store};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
-use twilio::twiml::{Parameter, Response, Stream};
+use twilio::twiml::{Connect, Dial, Number, Parameter, Redirect, Response, Stream};
 use twilio::{CallStatus, StreamStatus, VoiceRequest};
 use uuid::Uuid;
 
@@ -321,7 +321,13 @@ impl Desk {
             return self.decided(call, known, "apology", sentence(known.route.language, Language::apology));
         };
         let action = self.settings.public_url.dialled(call, epoch);
-        let document = Response::new().dial(number, &action, RING_SECONDS);
+        let dial = Dial {
+            action: Some(action),
+            timeout: Some(RING_SECONDS),
+            answer_on_bridge: Some(true),
+            ..Dial::to(Number::new(number))
+        };
+        let document = Response::new().with(dial);
         self.decided(call, known, decision, document.expect("destinations and PUBLIC_URL were checked at start"))
     }
 
@@ -625,9 +631,10 @@ impl Desk {
             url: self.settings.node_url.websocket("/twilio-stream"),
             status_callback: url.http(&format!("/twilio/stream-status/{call}")),
             parameters: vec![parameter(bridge::CALL_PARAMETER, &call.0), parameter(bridge::TOKEN_PARAMETER, token.expose())],
+            ..Stream::default()
         };
         // The redirect is reached only if Twilio should ever ignore `action`.
-        let document = Response::new().connect(&action, stream).and_then(|it| it.redirect(&redirect));
+        let document = Response::new().with(Connect { action, stream }).and_then(|it| it.with(Redirect::to(redirect)));
         Ok(document.expect("PUBLIC_URL was checked at start, and paths are ours"))
     }
 

@@ -6,4 +6,7 @@ pub mod twiml;
 mod webhook;
 
 pub use signature::{Algorithm, Body, Refused, Validator, sign};
-pub use webhook::{CallStatus, Form, MissingParameter, StreamStatus, VoiceRequest};
+pub use webhook::{
+    CallStatus, ConferenceStatus, DialEnded, Form, Gathered, MachineDetected, MessageReceived, MessageStatus, MissingParameter,
+    Queued, Recorded, RecordingStatus, StreamStatus, Transcribed, VoiceRequest,
+};

@@ -190,6 +190,185 @@ impl StreamStatus {
     }
 }
 
+/// How a required, optional, numeric or yes-or-no parameter is read.
+macro_rules! read {
+    (required, $form:ident, $name:literal) => {
+        $form.required($name)?
+    };
+    (optional, $form:ident, $name:literal) => {
+        $form.optional($name)
+    };
+    (number, $form:ident, $name:literal) => {
+        $form.get($name).and_then(|it| it.parse().ok())
+    };
+    (flag, $form:ident, $name:literal) => {
+        $form.get($name).map(|it| it.eq_ignore_ascii_case("true"))
+    };
+    (status, $form:ident, $name:literal) => {
+        CallStatus::parse($form.get($name).unwrap_or_default())
+    };
+}
+
+macro_rules! kind {
+    (required) => { String };
+    (optional) => { Option<String> };
+    (number) => { Option<u64> };
+    (flag) => { Option<bool> };
+    (status) => { CallStatus };
+}
+
+/// A webhook's parameters: a field, how it is read, Twilio's name of it. `Debug` shows the first field, an id, and nothing else:
+/// the others hold numbers and words of people.
+macro_rules! webhooks {
+    ($($(#[$doc:meta])* $type:ident { $first:ident: required = $first_name:literal,
+        $($(#[$field_doc:meta])* $field:ident: $kind:ident = $name:literal),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq)]
+        #[allow(missing_docs)] // Twilio's own names.
+        pub struct $type {
+            pub $first: String,
+            $($(#[$field_doc])* pub $field: kind!($kind)),*
+        }
+
+        impl $type {
+            /// # Errors
+            /// [`MissingParameter`] without a parameter that is no `Option` here; everything else may be missing or empty.
+            pub fn from_form(form: &Form) -> Result<Self, MissingParameter> {
+                Ok(Self { $first: form.required($first_name)?, $($field: read!($kind, form, $name)),* })
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($type), self.$first)
+            }
+        }
+    )*};
+}
+
+webhooks! {
+    /// `action` of `<Gather>`.
+    Gathered {
+        call_sid: required = "CallSid",
+        /// Without the key that ended it.
+        digits: optional = "Digits",
+        speech: optional = "SpeechResult",
+        /// 0.0 to 1.0, as written.
+        confidence: optional = "Confidence",
+        language: optional = "Language",
+    }
+
+    /// `action` of `<Dial>`. When the caller hung up meanwhile, the answer has no effect.
+    DialEnded {
+        call_sid: required = "CallSid",
+        /// `answered` for a conference.
+        status: status = "DialCallStatus",
+        leg: optional = "DialCallSid",
+        /// Seconds.
+        duration: number = "DialCallDuration",
+        /// The legs were joined.
+        bridged: flag = "DialBridged",
+        recording_url: optional = "RecordingUrl",
+    }
+
+    /// `action` of `<Record>`; the file may not be there yet.
+    Recorded {
+        call_sid: required = "CallSid",
+        recording_url: optional = "RecordingUrl",
+        recording_sid: optional = "RecordingSid",
+        /// Seconds.
+        duration: number = "RecordingDuration",
+        /// The key that ended it, or `hangup`.
+        digits: optional = "Digits",
+    }
+
+    /// Recording status callback: only its `completed` says that the file is there.
+    RecordingStatus {
+        recording_sid: required = "RecordingSid",
+        call_sid: required = "CallSid",
+        /// `in-progress`, `completed`, `absent`, `failed`.
+        status: required = "RecordingStatus",
+        url: optional = "RecordingUrl",
+        /// Seconds.
+        duration: number = "RecordingDuration",
+        channels: number = "RecordingChannels",
+        source: optional = "RecordingSource",
+        track: optional = "RecordingTrack",
+        /// 16101: too short, 16102: silent.
+        error_code: number = "ErrorCode",
+    }
+
+    /// `transcribeCallback` of `<Record>`.
+    Transcribed {
+        recording_sid: required = "RecordingSid",
+        call_sid: required = "CallSid",
+        /// `completed`, `failed`.
+        status: required = "TranscriptionStatus",
+        text: optional = "TranscriptionText",
+        url: optional = "TranscriptionUrl",
+    }
+
+    /// Asynchronous answering machine detection.
+    MachineDetected {
+        call_sid: required = "CallSid",
+        /// `human`, `fax`, `unknown`, `machine_start`, `machine_end_beep`, `machine_end_silence`, `machine_end_other`.
+        answered_by: required = "AnsweredBy",
+        /// Milliseconds.
+        duration: number = "MachineDetectionDuration",
+    }
+
+    /// A message that came in; its SID is what makes it one message, however often it is told.
+    MessageReceived {
+        message_sid: required = "MessageSid",
+        account_sid: required = "AccountSid",
+        from: required = "From",
+        to: required = "To",
+        /// At most 1600 characters; `None` for pictures alone.
+        body: optional = "Body",
+        media: number = "NumMedia",
+        segments: number = "NumSegments",
+        /// `STOP`, `START`, `HELP`: Twilio has acted on it already.
+        opt_out: optional = "OptOutType",
+    }
+
+    /// What became of a message that we sent.
+    MessageStatus {
+        message_sid: required = "MessageSid",
+        /// `queued`, `sending`, `sent`, `delivered`, `undelivered`, `failed`, …
+        status: required = "MessageStatus",
+        to: optional = "To",
+        /// Such as 30034: the sender is not registered.
+        error_code: number = "ErrorCode",
+    }
+
+    /// Conference status callback.
+    ConferenceStatus {
+        conference_sid: required = "ConferenceSid",
+        /// `conference-start`, `participant-join`, …
+        event: required = "StatusCallbackEvent",
+        sequence_number: number = "SequenceNumber",
+        name: optional = "FriendlyName",
+        call_sid: optional = "CallSid",
+        label: optional = "ParticipantLabel",
+        muted: flag = "Muted",
+        hold: flag = "Hold",
+        reason: optional = "ReasonParticipantLeft",
+    }
+
+    /// `action` and `waitUrl` of `<Enqueue>`.
+    Queued {
+        call_sid: required = "CallSid",
+        queue_sid: optional = "QueueSid",
+        /// At the end: `bridged`, `hangup`, `leave`, `queue-full`, …
+        result: optional = "QueueResult",
+        /// Seconds.
+        waited: number = "QueueTime",
+        position: number = "QueuePosition",
+        average: number = "AvgQueueTime",
+        length: number = "CurrentQueueSize",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,5 +401,42 @@ mod tests {
         for name in ["queued", "busy", "no-answer", "failed", "canceled", "in-progress"] {
             assert_eq!(CallStatus::parse(name).name(), name);
         }
+    }
+
+    #[test]
+    fn every_webhook_is_read_and_shows_nothing_private() {
+        let form = Form::parse(
+            b"CallSid=CA1&AccountSid=AC1&RecordingSid=RE1&MessageSid=SM1&ConferenceSid=CF1&From=%2B15550100001&To=%2B15550100002\
+            &Digits=12&SpeechResult=hello+there&Confidence=0.93&DialCallStatus=no-answer&DialCallSid=CA2&DialCallDuration=7\
+            &DialBridged=true&RecordingUrl=https%3A%2F%2Fx%2FRE1&RecordingDuration=9&RecordingStatus=completed&RecordingChannels=2\
+            &TranscriptionStatus=completed&TranscriptionText=hello+there&AnsweredBy=machine_end_beep&MachineDetectionDuration=4100\
+            &Body=hello+there&NumMedia=0&NumSegments=1&MessageStatus=undelivered&ErrorCode=30034\
+            &StatusCallbackEvent=participant-join&SequenceNumber=3&Muted=false&QueueResult=queue-full&QueueTime=61",
+        );
+        let gathered = Gathered::from_form(&form).unwrap();
+        assert_eq!((gathered.digits.as_deref(), gathered.confidence.as_deref()), (Some("12"), Some("0.93")));
+        let dialled = DialEnded::from_form(&form).unwrap();
+        assert_eq!((dialled.status.clone(), dialled.duration, dialled.bridged), (CallStatus::NoAnswer, Some(7), Some(true)));
+        let recording = RecordingStatus::from_form(&form).unwrap();
+        assert_eq!((recording.status.as_str(), recording.channels), ("completed", Some(2)));
+        let message = MessageReceived::from_form(&form).unwrap();
+        assert_eq!((message.body.as_deref(), message.media), (Some("hello there"), Some(0)));
+        let conference = ConferenceStatus::from_form(&form).unwrap();
+        assert_eq!((conference.muted, conference.sequence_number), (Some(false), Some(3)));
+        let detected = MachineDetected::from_form(&form).unwrap();
+        assert_eq!((detected.answered_by.as_str(), detected.duration), ("machine_end_beep", Some(4100)));
+        let (recorded, transcribed) = (Recorded::from_form(&form).unwrap(), Transcribed::from_form(&form).unwrap());
+        let (status, queued) = (MessageStatus::from_form(&form).unwrap(), Queued::from_form(&form).unwrap());
+        assert_eq!((recorded.duration, status.error_code, queued.waited), (Some(9), Some(30034), Some(61)));
+        let shown = format!(
+            "{gathered:?} {dialled:?} {recording:?} {message:?} {conference:?} {detected:?} {recorded:?} {transcribed:?} {status:?} {queued:?}"
+        );
+        assert!(!shown.contains("1555") && !shown.contains("hello") && !shown.contains("12"), "{shown}");
+        let nothing = Form::parse(b"");
+        assert_eq!(Gathered::from_form(&nothing), Err(MissingParameter("CallSid")));
+        assert_eq!(MessageReceived::from_form(&nothing), Err(MissingParameter("MessageSid")));
+        let least =
+            MachineDetected::from_form(&Form::parse(b"CallSid=CA1&AnsweredBy=human&MachineDetectionDuration=soon")).unwrap();
+        assert_eq!(least.duration, None);
     }
 }
