@@ -17,6 +17,7 @@ use media::enhance::Bed;
 use media::file::{Limits, Reader};
 use secrecy::SecretString;
 use toml::de::{DeTable, DeValue};
+use twilio::rest::{Account, Key, Rest};
 use url::Url;
 
 /// One setting: its place in the file, its name in the environment, what it means.
@@ -92,6 +93,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("server.time_zone", "OFFHOOK_TIME_ZONE", "UTC", "Where the business is, as in Europe/Bucharest"),
     setting("twilio.account_sid", "TWILIO_ACCOUNT_SID", "", "AC…, from the Twilio console"),
     secret("twilio.auth_token", "TWILIO_AUTH_TOKEN", "Primary auth token: checks that webhooks are Twilio's"),
+    setting("twilio.api_key", "TWILIO_API_KEY", "", "SK…: a key for requests to Twilio's REST API, instead of the auth token"),
+    secret("twilio.api_key_secret", "TWILIO_API_KEY_SECRET", "The secret of that key"),
     secret("twilio.auth_token_secondary", "TWILIO_AUTH_TOKEN_SECONDARY", "Second token accepted while tokens are rotated"),
     setting("twilio.phone_number", "TWILIO_PHONE_NUMBER", "", "Our number in E.164; calls to other numbers are then refused"),
     setting("twilio.api_base_url", "TWILIO_API_BASE_URL", "https://api.twilio.com", "Address of Twilio's REST API"),
@@ -413,6 +416,8 @@ pub struct Config {
     pub log: String,
     pub auth_tokens: Vec<SecretString>,
     pub skip_signatures: bool,
+    /// Twilio's REST API, if there is an account.
+    pub rest: Option<Rest>,
     pub settings: Settings,
     pub http_tools: Vec<HttpTool>,
     pub mcp_servers: Vec<McpServer>,
@@ -822,15 +827,7 @@ impl Source {
             ));
             auth_tokens.extend(Some(self.text("twilio.auth_token_secondary")).filter(|it| !it.is_empty()));
         }
-        let account = self.text("twilio.account_sid");
-        if !account.is_empty() && !account.starts_with("AC") {
-            let place = self.find("twilio.account_sid").place;
-            self.problem(
-                place,
-                format!("`{account}` is not an account SID: expected AC and 32 characters (an SK… key belongs elsewhere)"),
-            );
-        }
-        self.url("twilio.api_base_url", &["https", "http"]);
+        let rest = self.rest(auth_tokens.first());
         let places = self.places();
         let data_dir = places.data_dir.clone();
         let recording_days = self.optional_number("server.recording_days", 1..=36_500);
@@ -876,6 +873,7 @@ impl Source {
             log: self.text("server.log"),
             auth_tokens: auth_tokens.into_iter().map(SecretString::from).collect(),
             skip_signatures: skip_signatures?,
+            rest,
             settings: Settings {
                 public_url: public_url?,
                 node_url: node_url?,
@@ -912,6 +910,26 @@ impl Source {
             mcp_servers,
             warnings: std::mem::take(&mut self.warnings),
         })
+    }
+
+    /// Twilio's REST API: nothing of an ordinary call needs it.
+    fn rest(&mut self, auth_token: Option<&String>) -> Option<Rest> {
+        let account = self.find("twilio.account_sid");
+        let base = self.url("twilio.api_base_url", &["https", "http"]);
+        let (key, secret) = (self.find("twilio.api_key"), self.text("twilio.api_key_secret"));
+        if account.value.is_empty() {
+            return None;
+        }
+        let key = match (key.value.is_empty(), secret.is_empty()) {
+            (true, true) => Key::AuthToken(auth_token?.clone().into()),
+            (false, false) => Key::ApiKey { sid: key.value, secret: secret.into() },
+            _ => {
+                self.problem(key.place, "twilio.api_key and twilio.api_key_secret belong together: set both, or none");
+                return None;
+            }
+        };
+        let made = Rest::new(Account { sid: account.value.clone(), key }, base?.as_str());
+        made.map_err(|error| self.problem(account.place, format!("`{}` is not usable: {error}", account.value))).ok()
     }
 
     /// The text of an entry's key.

@@ -12,6 +12,7 @@ use offhook::config::{self, Places};
 use offhook::server::Beside;
 use secrecy::ExposeSecret as _;
 use store::{NewConfiguration, Objects, Sealer, Store};
+use twilio::rest::Rest;
 
 /// The text of a settings file, if there is one.
 pub(crate) fn settings_file(file: &Path) -> Result<Option<String>> {
@@ -50,10 +51,11 @@ pub(crate) fn beside(
     places: &Places,
     store: &Store,
     recording_days: Option<u32>,
+    rest: Option<Rest>,
     env: &BTreeMap<String, String>,
 ) -> Result<Beside> {
     let sealer = sealer(places)?;
-    Ok(Beside { objects: objects(places, store, &sealer, env)?, recording_days, sealer })
+    Ok(Beside { objects: objects(places, store, &sealer, env)?, recording_days, sealer, rest })
 }
 
 pub(crate) async fn list_nodes(file: &Path) -> Result<()> {

@@ -350,7 +350,7 @@ async fn serve(file: PathBuf) -> Result<ExitCode> {
     let data_dir = config.places.data_dir.clone();
     std::fs::create_dir_all(&data_dir).with_context(|| format!("the data folder {} cannot be made", data_dir.display()))?;
     let store = Store::open(config.places.database_url.expose_secret()).await?;
-    let beside = data::beside(&config.places, &store, config.recording_days, &env)?;
+    let beside = data::beside(&config.places, &store, config.recording_days, config.rest, &env)?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("{} is not free: is another server running there? Choose another with OFFHOOK_LISTEN", config.listen)
     })?;

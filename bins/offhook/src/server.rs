@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use twilio::Validator;
+use twilio::rest::Rest;
 
 /// Longest wait at the end for the journal to reach the database; what is on disk is delivered by the next process.
 const LAST_DELIVERY_MAX: Duration = Duration::from_secs(5);
@@ -59,6 +60,8 @@ pub struct Beside {
     /// Days after which recordings are deleted.
     pub recording_days: Option<u32>,
     pub sealer: Arc<Sealer>,
+    /// Twilio's REST API, if there is an account.
+    pub rest: Option<Rest>,
 }
 
 impl Server {
@@ -116,6 +119,7 @@ impl Server {
                 sealer: it.sealer,
                 disk,
                 configuration,
+                rest: it.rest,
             };
             tokio::spawn(background.run(stop.clone()))
         });

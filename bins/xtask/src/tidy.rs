@@ -34,7 +34,7 @@ const RESERVED: [(&str, &[&str]); 5] = [
     ("sqlx", &["store"]),
     ("quick-xml", &["twilio", "sim"]),
     ("axum", &["control", "sim", "offhook"]),
-    ("tokio", &["bridge", "store", "desk", "control", "sim", "offhook", "testbed", "dialer"]),
+    ("tokio", &["bridge", "store", "desk", "control", "sim", "offhook", "testbed", "dialer", "twilio"]),
     ("clap", &["offhook", "dialer", "xtask"]),
 ];
 

@@ -12,12 +12,14 @@ use serde::Deserialize;
 use store::{Failure, Handler, Heartbeat, NewObject, ObjectError, Objects, Sealer, Store, StoreError, Topic, Work, Workers};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use twilio::rest::Rest;
 
 use crate::configuration::Configuration;
 use crate::courier;
 use crate::disk::Disk;
 use crate::ledger::Ledger;
 use crate::orders::PERFORMED;
+use crate::reconcile::reconcile;
 
 /// How often a server says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -58,6 +60,8 @@ pub struct Background {
     pub sealer: Arc<Sealer>,
     pub disk: Arc<Disk>,
     pub configuration: Arc<Configuration>,
+    /// Twilio's REST API, if there is an account.
+    pub rest: Option<Rest>,
 }
 
 impl Background {
@@ -200,6 +204,12 @@ impl Background {
         let stale = self.store.fail_stale_clones(CLONE_STALE_MS).await?;
         if stale > 0 {
             tracing::warn!(stale, "clones were under way when their process died: they have failed");
+        }
+        if let Some(rest) = &self.rest {
+            let over = reconcile(&self.store, &self.ledger, rest, Timestamp::now().as_millisecond()).await?;
+            if over > 0 {
+                tracing::warn!(over, "the end of calls was never told: Twilio was asked");
+            }
         }
         let freed = self.store.free_caps(DEAD_AFTER).await?;
         if freed > 0 {

@@ -9,6 +9,7 @@ mod ledger;
 mod next;
 mod orders;
 mod phrases;
+mod reconcile;
 mod routes;
 mod tools;
 

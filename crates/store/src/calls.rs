@@ -230,7 +230,37 @@ impl Scope<'_> {
     }
 }
 
+/// A call whose end nobody has told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenCall {
+    pub tenant: String,
+    pub id: String,
+    pub account_sid: String,
+    pub call_sid: String,
+    pub epoch: u32,
+    /// The highest sequence number delivered for that epoch.
+    pub last_seq: Option<u64>,
+}
+
 impl Store {
+    /// Calls of all tenants whose end nobody has told, begun between two moments (Unix milliseconds), the newest first.
+    pub async fn open_calls(&self, from_ms: i64, to_ms: i64, limit: u32) -> Result<Vec<OpenCall>, StoreError> {
+        let sql = "SELECT tenant, id, account_sid, call_sid, epoch,
+                (SELECT MAX(seq) FROM call_events e WHERE e.call = c.id AND e.epoch = c.epoch) AS last_seq
+            FROM calls c WHERE ended_at_ms IS NULL AND started_at_ms BETWEEN $1 AND $2 ORDER BY started_at_ms DESC LIMIT $3";
+        let open = |row: &Row| {
+            Ok(OpenCall {
+                tenant: row.get("tenant")?,
+                id: row.get("id")?,
+                account_sid: row.get("account_sid")?,
+                call_sid: row.get("call_sid")?,
+                epoch: row.get("epoch")?,
+                last_seq: row.get("last_seq")?,
+            })
+        };
+        self.read(Wall::None).await?.rows(sql, values![from_ms, to_ms, limit]).await?.iter().map(open).collect()
+    }
+
     /// Whose a call is: asked without a tenant, because Twilio's requests name none.
     pub async fn owner_of(&self, call: &str) -> Result<Option<String>, StoreError> {
         let row = self.read(Wall::None).await?.row("SELECT tenant FROM calls WHERE id = $1", values![call]).await?;

@@ -20,7 +20,7 @@ mod segment;
 mod store;
 
 pub use business::{BookingRow, CustomerRow, TicketRow, VoiceSessionChange, VoiceSessionRow};
-pub use calls::{CallRow, Line, MessageRow, RecordingRow, ToolCallRow, TurnRow};
+pub use calls::{CallRow, Line, MessageRow, OpenCall, RecordingRow, ToolCallRow, TurnRow};
 pub use clones::{CloneOutcome, CloneRow, CloneStatus};
 pub use configuration::{AuditRow, ConfigurationRow, NewConfiguration, PriceRow, PublishError};
 pub use db::StoreError;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
+pub mod rest;
 mod signature;
 pub mod twiml;
 mod webhook;
