@@ -171,12 +171,20 @@ impl Cluster {
         Ok(Store::open(&self.database).await?)
     }
 
-    /// Runs a command as an operator would, beside the servers; returns what it prints.
+    /// Runs a command as an operator would, beside the servers.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub async fn output(&self, arguments: &[&str]) -> Result<std::process::Output> {
+        Ok(self.program(0).args(arguments).current_dir(self.folder.path()).output().await?)
+    }
+
+    /// Same; returns what it prints.
     ///
     /// # Errors
     /// What it says when it fails.
     pub async fn command(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.program(0).args(arguments).current_dir(self.folder.path()).output().await?;
+        let output = self.output(arguments).await?;
         ensure!(output.status.success(), "offhook {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }

@@ -4,6 +4,7 @@
 pub mod config;
 pub mod convert;
 pub mod demo;
+pub mod doctor;
 pub mod scenario;
 pub mod server;
 pub mod stage;

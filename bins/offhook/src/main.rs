@@ -3,7 +3,7 @@
 mod data;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use bridge::net::Internet;
 use clap::{Parser, Subcommand};
 use offhook::config::{self, Config};
 use offhook::convert::Convert;
+use offhook::doctor::{self, Verdict};
 use offhook::server::{Parts, Server};
 use offhook::stage::{Format, Options, Provider};
 use offhook::{demo, scenario};
@@ -60,6 +61,15 @@ enum Command {
     },
     /// Convert audio: files of any kind, or samples from stdin to stdout as a call converts them
     Convert(Convert),
+    /// Look at everything that a first call needs, and tell what to do about what is wrong
+    Doctor {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Settings file
+        #[arg(long, default_value = "offhook.toml")]
+        config: PathBuf,
+    },
     /// Bring the database's schema up to date, or to a version
     Migrate {
         /// The version to go to, up or down; 0 takes everything away
@@ -262,6 +272,7 @@ fn main() -> ExitCode {
             }
             Command::Sim { command: Sim::Run { scenario, assistant } } => play(&scenario, assistant).await,
             Command::Convert(convert) => convert.run().map(|()| ExitCode::SUCCESS),
+            Command::Doctor { json, config } => examine(&config, json).await,
             Command::Migrate { to, config } => data::migrate(&config, to).await.map(|()| ExitCode::SUCCESS),
             Command::Nodes { config } => data::list_nodes(&config).await.map(|()| ExitCode::SUCCESS),
             Command::Recordings { call, tenant, minutes, config } => {
@@ -331,6 +342,21 @@ fn log(filter: &str) {
     } else {
         subscriber.init();
     }
+}
+
+/// Exit code 1: calls will fail.
+async fn examine(file: &Path, json: bool) -> Result<ExitCode> {
+    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let (text, name) = (data::settings_file(file)?, file.display().to_string());
+    let config = config::load(text.as_deref().map(|it| (name.as_str(), it)), &env)?;
+    let findings = doctor::examine(&config).await;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        print!("{}", doctor::table(&findings));
+    }
+    let failed = findings.iter().any(|it| it.verdict == Verdict::Failed);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 async fn serve(file: PathBuf) -> Result<ExitCode> {

@@ -280,6 +280,59 @@ async fn a_tenants_number_is_answered_within_its_cap_and_while_the_database_is_a
     store.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_first_call_needs_is_looked_at_with_the_fix() {
+    // C-59: what cannot work is found before somebody calls.
+    const ACCOUNT: &str = "AC00000000000000000000000000000001";
+    let mut scene = alone().await;
+    let voice = format!("http://{}/twilio/voice", scene.address);
+    let status = format!("http://{}/twilio/status", scene.address);
+    let answer = move |uri: http::Uri| {
+        let wired =
+            serde_json::json!({"sid": "PN1", "phone_number": "+15550100002", "voice_url": voice, "status_callback": status});
+        let drifted = serde_json::json!({"sid": "PN2", "phone_number": "+15550100003", "voice_url": "https://old.example.com/"});
+        let body = match uri.path().rsplit('/').next() {
+            Some("IncomingPhoneNumbers.json") => {
+                serde_json::json!({"incoming_phone_numbers": [wired, drifted], "next_page_uri": null})
+            }
+            _ => serde_json::json!({"sid": ACCOUNT, "friendly_name": "x", "status": "active", "type": "Full"}),
+        };
+        async move { body.to_string() }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let twilio = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    scene.environment = [("TWILIO_ACCOUNT_SID", ACCOUNT), ("TWILIO_API_BASE_URL", &twilio)]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    // Before the server is started.
+    let said = scene.command(&["doctor"]).await.unwrap_err().to_string();
+    assert!(said.contains("offhook doctor"), "the exit code tells: {said}");
+    let server = scene.start(0).await.unwrap();
+    let found = |said: &str| -> Vec<(String, String, String)> {
+        let findings: Vec<serde_json::Value> = serde_json::from_str(said).unwrap();
+        let text = |it: &serde_json::Value| it.as_str().unwrap().to_owned();
+        findings.iter().map(|it| (text(&it["check"]), text(&it["verdict"]), text(&it["found"]))).collect()
+    };
+    // The drifted number fails the whole; what is said comes on standard output nevertheless.
+    let said = scene.output(&["doctor", "--json"]).await.unwrap();
+    assert_eq!(said.status.code(), Some(1));
+    let findings = found(&String::from_utf8(said.stdout).unwrap());
+    let of = |check: &str| findings.iter().filter(|it| it.0 == check).map(|it| it.1.as_str()).collect::<Vec<_>>();
+    for check in ["settings", "disk", "database", "clock", "signatures", "media socket", "OpenAI", "Twilio account"] {
+        assert_eq!(of(check), ["ok"], "{check}: {findings:#?}");
+    }
+    // Unencrypted, on loopback.
+    assert_eq!((of("public address"), of("numbers")), (vec!["warning"], vec!["ok", "failed"]), "{findings:#?}");
+    // Another token than the server's: as if a proxy had changed the address.
+    scene.environment.push(("TWILIO_AUTH_TOKEN".into(), "another".into()));
+    let said = scene.output(&["doctor"]).await.unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("✗ signatures") && said.contains("a rightly signed request is refused"), "{said}");
+    scene.environment.pop();
+    scene.end(server).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_operator_orders_a_live_call_from_another_process() {
     let scene = alone().await;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::any;
+use axum::routing::{any, get};
 use futures::SinkExt as _;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use media::{Format, Rate};
 use serde_json::{Value, json};
 
@@ -34,11 +34,27 @@ pub struct OpenAi {
 }
 
 impl OpenAi {
-    /// Serves sessions at `/v1/realtime` until `stop`.
+    /// Serves sessions at `/v1/realtime`, and what is known of models at `/v1/models/…`, until `stop`.
     pub async fn serve(self, listener: Listener, stop: CancellationToken) {
-        let router = Router::new().route("/v1/realtime", any(session)).with_state(self);
+        let router = Router::new().route("/v1/realtime", any(session)).route("/v1/models/{model}", get(model)).with_state(self);
         let _ = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
     }
+}
+
+/// Whether a request shows the account's key.
+fn is_known(service: &OpenAi, headers: &HeaderMap) -> bool {
+    let key = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok()).and_then(|it| it.strip_prefix("Bearer "));
+    key == Some(service.behaviour.api_key.as_str())
+}
+
+async fn model(State(service): State<OpenAi>, Path(model): Path<String>, headers: HeaderMap) -> Response {
+    if !is_known(&service, &headers) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    if !model.starts_with("gpt-realtime") {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    axum::Json(json!({"id": model, "object": "model", "created": 1_756_339_200, "owned_by": "openai"})).into_response()
 }
 
 async fn session(State(service): State<OpenAi>, request: Request) -> Response {
@@ -47,9 +63,7 @@ async fn session(State(service): State<OpenAi>, request: Request) -> Response {
         let error = json!({"error": {"type": "invalid_request_error", "code": reason, "message": reason, "param": null}});
         (status, axum::Json(error)).into_response()
     };
-    let key =
-        request.headers().get(header::AUTHORIZATION).and_then(|it| it.to_str().ok()).and_then(|it| it.strip_prefix("Bearer "));
-    if key != Some(service.behaviour.api_key.as_str()) {
+    if !is_known(&service, request.headers()) {
         return refuse(StatusCode::UNAUTHORIZED, "invalid_api_key");
     }
     if !request.uri().query().is_some_and(|it| it.split('&').any(|it| it.starts_with("model="))) {
