@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 pub use database::{How, database};
-pub use kill9::kill9;
+pub use kill9::{LOST_AND_RESUMED, kill9};
 pub use objects::objects;
 
 /// Longest wait for anything to become true.

@@ -383,20 +383,26 @@ fn wiring(number: &Number, url: &desk::PublicUrl) -> Finding {
         let fix = "take the trunk or application away from the number: it overrides its addresses";
         return failed("numbers", format!("{name} is answered by {over}, not by its Voice URL"), fix);
     }
-    let (voice, status) = (url.http("/twilio/voice"), url.http("/twilio/status"));
+    let one_of = |paths: &[&str], address: &str| paths.iter().any(|it| url.http(it) == address);
+    let [voice, status, fallback] =
+        [control::VOICE_PATHS[0], control::STATUS_PATHS[0], control::FALLBACK_PATH].map(|it| url.http(it));
     let without_fragment =
         |it: &Option<String>| it.as_deref().and_then(|it| it.split('#').next()).unwrap_or("nothing").to_owned();
     let (is, tells) = (without_fragment(&number.voice_url), without_fragment(&number.status_callback));
-    if is != voice {
+    if !one_of(&control::VOICE_PATHS, &is) {
         let fix = format!("set its Voice URL to {voice} (POST)");
         return failed("numbers", format!("{name} asks {is} when it rings"), &fix);
     }
     if number.voice_method.as_deref().is_some_and(|it| it != "POST") {
         return failed("numbers", format!("{name} asks by GET when it rings"), "set the method of its Voice URL to POST");
     }
-    if tells != status {
+    if !one_of(&control::STATUS_PATHS, &tells) {
         let fix = format!("set its Status Callback to {status}: the end of calls is told there");
         return finding("numbers", Verdict::Warning, format!("{name} tells {tells} when a call is over"), Some(&fix));
+    }
+    if number.voice_fallback_url.is_none() {
+        let fix = format!("set the fallback of its Voice URL to {fallback}, better that of another server or of a static file");
+        return finding("numbers", Verdict::Warning, format!("{name} has nobody to ask when the Voice URL fails"), Some(&fix));
     }
     ok("numbers", format!("{name} is wired"))
 }
@@ -431,12 +437,14 @@ mod tests {
             let json = format!(r#"{{"sid": "PN1", "phone_number": "+40312345678", {json}}}"#);
             serde_json::from_str(&json).unwrap()
         };
-        let wired = r#""voice_url": "https://phone.example.com/twilio/voice#rc=2", "status_callback": "https://phone.example.com/twilio/status""#;
+        let wired = r#""voice_url": "https://phone.example.com/twilio/voice#rc=2", "status_callback": "https://phone.example.com/twilio/status", "voice_fallback_url": "https://static.example.com/sorry.xml""#;
         for (json, verdict, told) in [
             (wired.to_owned(), Verdict::Ok, "is wired"),
             (format!(r#"{wired}, "trunk_sid": "TK1""#), Verdict::Failed, "TK1"),
             (format!(r#"{wired}, "voice_method": "GET""#), Verdict::Failed, "GET"),
             (r#""voice_url": "https://old.example.com/voice""#.to_owned(), Verdict::Failed, "asks https://old.example.com/voice"),
+            (wired.replace("/twilio/voice", "/webhooks/inbound"), Verdict::Ok, "is wired"),
+            (wired.replace("https://static.example.com/sorry.xml", ""), Verdict::Warning, "nobody to ask"),
             (r#""voice_url": """#.to_owned(), Verdict::Failed, "asks nothing"),
             (r#""voice_url": "https://phone.example.com/twilio/voice""#.to_owned(), Verdict::Warning, "tells nothing"),
         ] {

@@ -396,7 +396,7 @@ async fn serve(file: PathBuf) -> Result<ExitCode> {
         beside: Some(beside),
     };
     let server = Server::start(parts, &data_dir).await?;
-    tracing::info!(listen = %config.listen, voice_url = public_url.http("/twilio/voice"), status_callback = public_url.http("/twilio/status"), "ready: set these addresses at your Twilio number");
+    tracing::info!(listen = %config.listen, voice_url = public_url.http("/twilio/voice"), voice_fallback = public_url.http(control::FALLBACK_PATH), status_callback = public_url.http("/twilio/status"), "ready: set these addresses at your Twilio number");
     terminated().await?;
     tracing::info!(calls = server.bridge.directory().live(), soft = ?config.drain, "shutting down: live calls may finish");
     let left = tokio::select! {

@@ -403,3 +403,34 @@ fn query_and_repeated_keys_are_part_of_what_is_signed() {
         door
     });
 }
+
+#[test]
+fn older_addresses_are_answered_and_a_failed_one_has_a_fallback() {
+    // S0-01, S2-01, S2-03, S3-01, S4-01, S4-02.
+    at_the_door(async |door| {
+        for (index, path) in control::VOICE_PATHS.iter().enumerate() {
+            let mut parameters = door.parameters();
+            parameters[0].1 = format!("CA{index:032}");
+            let signature = door.signature(path, &parameters);
+            let (status, document) = door.send("POST", path, &parameters, Some(&signature)).await;
+            assert!(status == 200 && document.contains("<Connect"), "{path}: {status} {document}");
+            parameters[4].1 = "completed".into();
+            for path in control::STATUS_PATHS {
+                let signature = door.signature(path, &parameters);
+                assert_eq!(door.send("POST", path, &parameters, Some(&signature)).await.0, 204, "{path}");
+                assert_eq!(door.send("POST", path, &parameters, None).await.0, 403, "{path}");
+            }
+        }
+        // Nobody but Twilio is answered there either.
+        let path = control::FALLBACK_PATH;
+        let parameters = door.parameters();
+        assert_eq!(door.send("POST", path, &parameters, None).await.0, 403);
+        door.stage.server.store.close().await;
+        let signature = door.signature(path, &parameters);
+        let (status, document) = door.send("POST", path, &parameters, Some(&signature)).await;
+        assert!(status == 200 && document.contains("We are sorry") && document.contains("<Hangup/>"), "{status} {document}");
+        // Streams that nobody opens are given up.
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        door
+    });
+}

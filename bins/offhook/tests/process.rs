@@ -12,16 +12,6 @@ use tokio::time::{sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const STORY: &str = "
-    hear greeting
-    say ask-hours
-    hear resumed
-    say book
-    hear booked
-    press 9
-    hear farewell
-";
-
 fn offhook() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_offhook"))
 }
@@ -100,7 +90,7 @@ fn judge(report: &Report) {
 async fn a_call_survives_sigkill() {
     let scene = alone().await;
     let mut first = scene.start(0).await.unwrap();
-    let call = scene.ring(STORY).unwrap();
+    let call = scene.ring(faults::LOST_AND_RESUMED).unwrap();
     let before = question_is_on_record(&scene).await;
     // tokio's kill is SIGKILL.
     first.kill().await.unwrap();
@@ -119,7 +109,7 @@ async fn a_call_survives_sigkill() {
 async fn a_call_goes_on_with_the_next_process_after_sigterm() {
     let scene = alone().await;
     let first = scene.start(0).await.unwrap();
-    let call = scene.ring(STORY).unwrap();
+    let call = scene.ring(faults::LOST_AND_RESUMED).unwrap();
     let before = question_is_on_record(&scene).await;
     scene.end(first).await.unwrap();
     let second = scene.start(0).await.unwrap();
@@ -288,8 +278,7 @@ async fn what_a_first_call_needs_is_looked_at_with_the_fix() {
     let voice = format!("http://{}/twilio/voice", scene.address);
     let status = format!("http://{}/twilio/status", scene.address);
     let answer = move |uri: http::Uri| {
-        let wired =
-            serde_json::json!({"sid": "PN1", "phone_number": "+15550100002", "voice_url": voice, "status_callback": status});
+        let wired = serde_json::json!({"sid": "PN1", "phone_number": "+15550100002", "voice_url": voice, "status_callback": status, "voice_fallback_url": "https://static.example.com/sorry.xml"});
         let drifted = serde_json::json!({"sid": "PN2", "phone_number": "+15550100003", "voice_url": "https://old.example.com/"});
         let body = match uri.path().rsplit('/').next() {
             Some("IncomingPhoneNumbers.json") => {

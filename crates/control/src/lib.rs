@@ -28,6 +28,13 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Twilio gives up after 15 s; an answer after that helps nobody.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(14);
 
+/// Where it rings: our own address first, then those of the systems that offhook replaces, so that no number has to be wired anew.
+pub const VOICE_PATHS: [&str; 3] = ["/twilio/voice", "/webhooks/inbound", "/api/aloha/webhooks/incoming-call"];
+/// Where the status of calls is told, likewise.
+pub const STATUS_PATHS: [&str; 2] = ["/twilio/status", "/api/aloha/webhooks/call-status"];
+/// What a number asks when its Voice URL fails.
+pub const FALLBACK_PATH: &str = "/twilio/fallback";
+
 /// What every handler sees.
 #[derive(Clone)]
 pub struct App {
@@ -41,10 +48,9 @@ pub struct App {
 pub fn router(app: App) -> Router {
     let prefix = app.desk.public_url().path_prefix().to_owned();
     let routes = Router::new()
-        .route("/twilio/voice", post(webhook::voice))
+        .route(FALLBACK_PATH, post(webhook::fallback))
         .route("/twilio/next/{call}/{epoch}", post(webhook::next))
         .route("/twilio/dialled/{call}/{epoch}", post(webhook::dialled))
-        .route("/twilio/status", post(webhook::status))
         .route("/twilio/stream-status/{call}", post(webhook::stream_status))
         .route("/twilio-stream", any(media::upgrade))
         .route("/files/{ticket}", get(files::download))
@@ -56,6 +62,8 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(health::metrics))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::wrong_method);
+    let routes = VOICE_PATHS.iter().fold(routes, |routes, path| routes.route(path, post(webhook::voice)));
+    let routes = STATUS_PATHS.iter().fold(routes, |routes, path| routes.route(path, post(webhook::status)));
     let routes = if prefix.is_empty() { routes } else { Router::new().nest(&prefix, routes.clone()).merge(routes) };
     routes
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -20,6 +20,17 @@ pub(crate) async fn voice(State(app): State<App>, Signed(form): Signed) -> Respo
     }
 }
 
+/// The Voice URL failed: no disk, no database and no provider is asked.
+pub(crate) async fn fallback(State(app): State<App>, Signed(form): Signed) -> Response {
+    tracing::error!(
+        call_sid = form.get("CallSid"),
+        code = form.get("ErrorCode"),
+        url = form.get("ErrorUrl"),
+        "Twilio could not use the answer of the Voice URL"
+    );
+    render(&app.desk.fallback(form.get("To")))
+}
+
 pub(crate) async fn next(State(app): State<App>, Path((call, epoch)): Path<(String, u32)>, Signed(form): Signed) -> Response {
     match VoiceRequest::from_form(&form) {
         Ok(request) => match app.desk.next(&id(&call), epoch, &request).await {

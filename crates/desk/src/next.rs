@@ -185,6 +185,20 @@ impl Desk {
         }
     }
 
+    /// The voice webhook of a call failed: whoever is rung when nobody can answer, or an apology. From memory alone.
+    pub fn fallback(&self, to: Option<&str>) -> Response {
+        let numbers = self.configuration.numbers();
+        let language = numbers.route(to).map_or(Language::default(), |it| it.language);
+        let last_resort = self.settings.last_resort.as_ref().and_then(|it| self.settings.destinations.get(it));
+        let Some(number) = last_resort else {
+            return self.count("fallback", "apology", sentence(language, Language::apology));
+        };
+        let dial = Dial { timeout: Some(RING_SECONDS), answer_on_bridge: Some(true), ..Dial::to(Number::new(number)) };
+        let document = Response::new().with(dial).expect("destinations were checked at start");
+        // Heard when nobody answers there either.
+        self.count("fallback", "last_resort", document.say(language.apology(), language.say()).hangup())
+    }
+
     async fn answer_first(&self, call: &CallId, route: &Route, request: &VoiceRequest) -> Result<Response, Refusal> {
         if !self.disk.has_room_for_calls() {
             return Err(Refusal::DiskFull);

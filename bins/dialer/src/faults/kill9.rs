@@ -13,7 +13,8 @@ use super::{APART, outcomes, progress, until};
 use crate::report::percentile;
 use crate::{Cluster, Goal, Report};
 
-const STORY: &str = "
+/// A caller who loses the line in the middle of an answer and goes on.
+pub const LOST_AND_RESUMED: &str = "
     hear greeting
     say ask-hours
     hear resumed
@@ -42,7 +43,7 @@ pub async fn kill9(offhook: &Path, calls: usize) -> Result<Report> {
     let survivor = cluster.start(1).await?;
     let mut ringing = Vec::new();
     for _ in 0..calls {
-        ringing.push(cluster.ring(STORY)?);
+        ringing.push(cluster.ring(LOST_AND_RESUMED)?);
         sleep(APART).await;
     }
     let store = cluster.open().await?;
