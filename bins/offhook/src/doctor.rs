@@ -1,9 +1,11 @@
 //! `offhook doctor`: everything that a first call needs, looked at before the call, with what to do about what is wrong.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use bridge::AssistantPlan;
+use desk::Document;
 use reqwest::{Client, StatusCode, redirect};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
@@ -74,10 +76,11 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         return found;
     };
     found.push(disk(&config.places.data_dir));
-    found.push(database(config.places.database_url.expose_secret()).await);
+    let (database, published) = database(config).await;
+    found.extend(database);
     found.extend(public_address(config, &http).await);
     found.extend(providers(config, &http).await);
-    found.extend(account(config).await);
+    found.extend(account(config, &published).await);
     found
 }
 
@@ -96,22 +99,35 @@ fn disk(folder: &Path) -> Finding {
     finding("disk", verdict, free, (verdict == Verdict::Warning).then_some(fix))
 }
 
-async fn database(url: &str) -> Finding {
+/// The database, what tenants have published in it, and their numbers.
+async fn database(config: &Config) -> (Vec<Finding>, BTreeSet<String>) {
     let fix = "give the right DATABASE_URL, start the database, or run `offhook migrate`: the error says which";
-    let store = match Store::open(url).await {
+    let none = BTreeSet::new();
+    let store = match Store::open(config.places.database_url.expose_secret()).await {
         Ok(store) => store,
-        Err(error) => return failed("database", error.to_string(), fix),
+        Err(error) => return (vec![failed("database", error.to_string(), fix)], none),
     };
     // A server that is away is no error for calls: here it is one.
-    let asked = store.nodes().await;
+    let asked = async { Ok::<_, store::StoreError>((store.nodes().await?, store.configurations().await?)) }.await;
     store.close().await;
-    match asked {
-        Ok(nodes) => {
-            let others = nodes.iter().filter(|it| it.silent_ms < 10_000).count();
-            ok("database", format!("it answers, its schema is right; {others} servers are running on it"))
+    let (nodes, published) = match asked {
+        Ok(it) => it,
+        Err(error) => return (vec![failed("database", error.to_string(), fix)], none),
+    };
+    let others = nodes.iter().filter(|it| it.silent_ms < 10_000).count();
+    let mut found = vec![ok("database", format!("it answers, its schema is right; {others} servers are running on it"))];
+    let mut numbers = BTreeSet::new();
+    for it in published {
+        let read = Document::read(&it.body).map_err(|error| vec![error]);
+        match read.and_then(|document| document.routes(&it.tenant, &config.settings.templates)) {
+            Ok(routes) => numbers.extend(routes.into_keys()),
+            Err(problems) => {
+                let told = format!("version {} of {} cannot be used: {}", it.version, it.tenant, problems.join("; "));
+                found.push(failed("tenants", told, "publish one that can be, or give this server the providers that it names"));
+            }
         }
-        Err(error) => failed("database", error.to_string(), fix),
     }
+    (found, numbers)
 }
 
 /// The way that Twilio comes: address, encryption, upgrade, signatures; and the clock, by what the answer says.
@@ -325,7 +341,7 @@ async fn agent(http: &Client, plan: &bridge::ElevenLabsPlan) -> Finding {
 }
 
 /// The Twilio account, and how its numbers are wired.
-async fn account(config: &Config) -> Vec<Finding> {
+async fn account(config: &Config, published: &BTreeSet<String>) -> Vec<Finding> {
     let Some(rest) = &config.rest else {
         return vec![skipped("Twilio account", "TWILIO_ACCOUNT_SID is not set: the account and its numbers cannot be looked at")];
     };
@@ -342,15 +358,15 @@ async fn account(config: &Config) -> Vec<Finding> {
             return vec![failed("Twilio account", error.to_string(), "set TWILIO_ACCOUNT_SID with its auth token or API key")];
         }
     };
-    match numbers(config, rest).await {
+    match numbers(config, published, rest).await {
         Ok(numbers) => found.extend(numbers),
         Err(error) => found.push(failed("numbers", error.to_string(), "try again, or look at the numbers in the console")),
     }
     found
 }
 
-async fn numbers(config: &Config, rest: &Rest) -> Result<Vec<Finding>, RestError> {
-    let ours: Vec<&String> = config.settings.routes.keys().collect();
+async fn numbers(config: &Config, published: &BTreeSet<String>, rest: &Rest) -> Result<Vec<Finding>, RestError> {
+    let ours: BTreeSet<&String> = config.settings.routes.keys().chain(published).collect();
     let mut page = rest.numbers(None).await?;
     let mut all = Vec::new();
     loop {
@@ -362,7 +378,7 @@ async fn numbers(config: &Config, rest: &Rest) -> Result<Vec<Finding>, RestError
     }
     let mut found: Vec<Finding> = all
         .iter()
-        .filter(|it| config.settings.fallback.is_some() || ours.contains(&&it.phone_number))
+        .filter(|it| config.settings.fallback.is_some() || ours.contains(&it.phone_number))
         .map(|it| wiring(it, &config.settings.public_url))
         .collect();
     for number in ours.iter().filter(|number| !all.iter().any(|it| it.phone_number == ***number)) {

@@ -52,6 +52,14 @@ pub(crate) async fn dialled(State(app): State<App>, Path((call, epoch)): Path<(S
     }
 }
 
+pub(crate) async fn rung(State(app): State<App>, Path((call, place)): Path<(String, u32)>, Signed(form): Signed) -> Response {
+    let outcome = form.get("DialCallStatus").map(CallStatus::parse);
+    match VoiceRequest::from_form(&form) {
+        Ok(request) => render(&app.desk.rung(&id(&call), place, outcome.as_ref(), &request).await),
+        Err(missing) => unusable(&missing),
+    }
+}
+
 pub(crate) async fn status(State(app): State<App>, Signed(form): Signed) -> Response {
     match VoiceRequest::from_form(&form) {
         Ok(request) => {

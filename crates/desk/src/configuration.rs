@@ -1,7 +1,7 @@
 //! Who answers which number: what the operator's file says, and what tenants have published, as it is now. What was last known
 //! lies on disk, so that calls are answered while the database is away.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use bridge::AssistantPlan;
 use jiff::Timestamp;
+use jiff::civil::{Date, Time, Weekday};
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use store::{ConfigurationRow, Store, StoreError};
 
+use crate::ladder::{Ladder, Person, Rung, Schedule, Sentence};
 use crate::phrases::Language;
 use crate::routes::{Route, Settings};
 
@@ -33,6 +36,9 @@ pub struct Document {
     pub calls_max: Option<u32>,
     /// By name.
     pub assistants: BTreeMap<String, Assistant>,
+    /// What else may answer, by a name that no assistant has.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub routes: BTreeMap<String, RouteKind>,
     /// By number, in E.164.
     pub numbers: BTreeMap<String, Number>,
 }
@@ -61,12 +67,62 @@ pub struct Assistant {
     pub agent_id: Option<String>,
 }
 
+/// What may answer a call beside an assistant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RouteKind {
+    /// Somebody is rung.
+    Dial {
+        /// E.164.
+        number: String,
+        /// Longest ringing, 5 to 600; default 25.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<u32>,
+    },
+    /// Something is said, and the call ends.
+    Message {
+        /// 1 to 1000 characters.
+        text: String,
+        /// `en` or `ro`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        language: Option<String>,
+    },
+    /// Opening hours: one of two others.
+    Schedule {
+        /// Such as `Europe/Bucharest`.
+        time_zone: String,
+        hours: Vec<Hours>,
+        /// `YYYY-MM-DD`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        holidays: Vec<String>,
+        /// While it is open: a route or an assistant.
+        open: String,
+        /// While it is not.
+        closed: String,
+    },
+}
+
+/// When it is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hours {
+    /// `mon`, `tue`, `wed`, `thu`, `fri`, `sat`, `sun`.
+    pub days: Vec<String>,
+    /// `HH:MM`.
+    pub from: String,
+    /// `HH:MM`; when it is not later than `from`, of the next day.
+    pub to: String,
+}
+
 /// A number and who answers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Number {
-    /// The name of an assistant.
-    pub assistant: String,
+    /// The name of an assistant or of a route.
+    pub route: String,
+    /// What is tried when that cannot answer, or nobody does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<String>,
     /// Whether calls are answered.
     #[serde(default = "yes")]
     pub active: bool,
@@ -184,40 +240,155 @@ impl Document {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// Checks everything in it; returns its routes by number.
+    /// Checks everything in it; returns what is tried for each number.
     ///
     /// # Errors
     /// Everything that is wrong, with its place.
     pub fn routes(&self, tenant: &str, templates: &Templates) -> Result<BTreeMap<String, Answered>, Vec<String>> {
-        let (mut problems, mut assistants) = (Vec::new(), BTreeMap::new());
+        let mut compiler = Compiler { document: self, tenant, templates, problems: Vec::new() };
         for (name, it) in &self.assistants {
-            match templates.route(tenant, name, it) {
-                Ok(route) => drop(assistants.insert(name, route)),
-                Err(found) => problems.extend(found.into_iter().map(|it| format!("assistants.{name}: {it}"))),
+            if let Err(found) = templates.route(tenant, name, it) {
+                compiler.problems.extend(found.into_iter().map(|it| format!("assistants.{name}: {it}")));
             }
+            if self.routes.contains_key(name) {
+                compiler.problems.push(format!("routes.{name}: an assistant has that name: choose another one"));
+            }
+        }
+        for name in self.routes.keys() {
+            compiler.check(name);
         }
         let mut routes = BTreeMap::new();
         for (number, it) in &self.numbers {
+            let place = format!("numbers.{number}");
             if !is_e164(number) {
-                problems.push(format!("numbers.{number}: expected E.164, + and 4 to 15 digits, such as +40312345678"));
+                compiler.problems.push(format!("{place}: expected E.164, + and 4 to 15 digits, such as +40312345678"));
             }
-            match assistants.get(&it.assistant) {
-                Some(route) => drop(routes.insert(number.clone(), Answered { route: route.clone(), active: it.active })),
-                None if self.assistants.contains_key(&it.assistant) => (),
-                None => problems.push(format!("numbers.{number}: there is no assistant `{}` under assistants", it.assistant)),
+            let first = compiler.rung(&format!("{place}.route"), &it.route, 0);
+            let further: Vec<_> = it.fallback.iter().map(|name| compiler.rung(&format!("{place}.fallback"), name, 0)).collect();
+            if let (Some(first), Some(further)) = (first, further.into_iter().collect::<Option<Vec<_>>>()) {
+                let ladder = Ladder::new(tenant, first, further);
+                routes.insert(number.clone(), Answered { ladder, active: it.active });
             }
         }
+        let mut problems = compiler.problems;
         if self.calls_max == Some(0) {
             problems.push("calls_max: expected at least 1; to answer nobody, set `active` of the numbers to false".into());
         }
+        // The same is wrong wherever it is named.
+        problems.dedup();
         if problems.is_empty() { Ok(routes) } else { Err(problems) }
     }
 }
 
-/// A number's route.
+/// Opening hours within opening hours: holidays within seasons, and no more.
+const SCHEDULES_DEEP: usize = 4;
+/// Longest sentence of a route.
+const MESSAGE_CHARACTERS_MAX: usize = 1000;
+/// How long somebody rings unless it is said.
+const RING_SECONDS: u32 = 25;
+
+/// Makes rungs of names, and collects what is wrong.
+struct Compiler<'a> {
+    document: &'a Document,
+    tenant: &'a str,
+    templates: &'a Templates,
+    problems: Vec<String>,
+}
+
+impl Compiler<'_> {
+    fn wrong<T>(&mut self, place: &str, problem: impl std::fmt::Display) -> Option<T> {
+        self.problems.push(format!("{place}: {problem}"));
+        None
+    }
+
+    /// Checks a route whether or not a number names it.
+    fn check(&mut self, name: &str) {
+        self.rung(&format!("routes.{name}"), name, 0);
+    }
+
+    /// What a name stands for; what is wrong with an assistant is told with the assistant.
+    fn rung(&mut self, place: &str, name: &str, depth: usize) -> Option<Rung> {
+        if let Some(it) = self.document.assistants.get(name) {
+            return self.templates.route(self.tenant, name, it).ok().map(Rung::Assistant);
+        }
+        let Some(kind) = self.document.routes.get(name) else {
+            return self.wrong(place, format!("there is no assistant and no route `{name}`"));
+        };
+        let own = format!("routes.{name}");
+        match kind {
+            RouteKind::Dial { number, seconds } => {
+                if !is_e164(number) {
+                    return self.wrong(&own, "number: expected E.164, + and 4 to 15 digits, such as +40312345678");
+                }
+                if self.document.numbers.contains_key(number) {
+                    return self.wrong(&own, "number: it is one of the tenant's own, which would ring itself");
+                }
+                let seconds = seconds.unwrap_or(RING_SECONDS);
+                if !(5..=600).contains(&seconds) {
+                    return self.wrong(&own, "seconds: expected 5 to 600");
+                }
+                Some(Rung::Dial(Person { name: name.into(), number: number.clone(), seconds }))
+            }
+            RouteKind::Message { text, language } => {
+                if text.trim().is_empty() || text.chars().count() > MESSAGE_CHARACTERS_MAX {
+                    return self.wrong(&own, format!("text: expected 1 to {MESSAGE_CHARACTERS_MAX} characters"));
+                }
+                let language = match language.as_deref().map_or(Ok(self.templates.language), str::parse) {
+                    Ok(language) => language,
+                    Err(expected) => return self.wrong(&own, format!("language: {expected}")),
+                };
+                Some(Rung::Message(Sentence { name: name.into(), text: text.clone(), language }))
+            }
+            RouteKind::Schedule { time_zone, hours, holidays, open, closed } => {
+                if depth >= SCHEDULES_DEEP {
+                    return self.wrong(&own, "it names itself, or too many opening hours lie within each other");
+                }
+                let Ok(zone) = TimeZone::get(time_zone) else {
+                    return self.wrong(&own, format!("time_zone: `{time_zone}`: expected a name such as Europe/Bucharest"));
+                };
+                let hours: Option<Vec<_>> = hours.iter().map(|it| self.spans(&own, it)).collect();
+                let mut days = BTreeSet::new();
+                for day in holidays {
+                    match day.parse::<Date>() {
+                        Ok(day) => drop(days.insert(day)),
+                        Err(_) => return self.wrong(&own, format!("holidays: `{day}`: expected YYYY-MM-DD")),
+                    }
+                }
+                let open = self.rung(&format!("{own}.open"), open, depth + 1);
+                let closed = self.rung(&format!("{own}.closed"), closed, depth + 1);
+                let hours = hours?.concat();
+                Some(Rung::Schedule(Arc::new(Schedule { zone, hours, holidays: days, open: open?, closed: closed? })))
+            }
+        }
+    }
+
+    fn spans(&mut self, place: &str, it: &Hours) -> Option<Vec<(Weekday, Time, Time)>> {
+        let time = |text: &str| if text.len() == 5 { text.parse::<Time>().ok() } else { None };
+        let (Some(from), Some(to)) = (time(&it.from), time(&it.to)) else {
+            return self.wrong(place, format!("hours: `{}` to `{}`: expected HH:MM, 00:00 to 23:59", it.from, it.to));
+        };
+        let mut spans = Vec::new();
+        for day in &it.days {
+            let day = match day.as_str() {
+                "mon" => Weekday::Monday,
+                "tue" => Weekday::Tuesday,
+                "wed" => Weekday::Wednesday,
+                "thu" => Weekday::Thursday,
+                "fri" => Weekday::Friday,
+                "sat" => Weekday::Saturday,
+                "sun" => Weekday::Sunday,
+                other => return self.wrong(place, format!("hours: `{other}`: expected mon, tue, wed, thu, fri, sat, sun")),
+            };
+            spans.push((day, from, to));
+        }
+        Some(spans)
+    }
+}
+
+/// What is tried for a number.
 #[derive(Clone, Debug)]
 pub struct Answered {
-    pub route: Route,
+    pub ladder: Ladder,
     pub active: bool,
 }
 
@@ -226,24 +397,29 @@ pub struct Answered {
 pub struct Numbers {
     by_number: HashMap<String, Answered>,
     /// For numbers not named.
-    fallback: Option<Route>,
+    fallback: Option<Ladder>,
     calls_max: HashMap<Arc<str>, u32>,
 }
 
 impl Numbers {
-    /// The route of a called number; `None` when nobody knows it, or its tenant has switched it off.
-    pub fn route(&self, to: Option<&str>) -> Option<&Route> {
+    /// What is tried for a called number; `None` when nobody knows it, or its tenant has switched it off.
+    pub fn ladder(&self, to: Option<&str>) -> Option<&Ladder> {
         match to.and_then(|it| self.by_number.get(it)) {
-            Some(it) => it.active.then_some(&it.route),
+            Some(it) => it.active.then_some(&it.ladder),
             None => self.fallback.as_ref(),
         }
     }
 
+    /// The assistant that would answer a called number now.
+    pub(crate) fn route(&self, to: Option<&str>, now: Timestamp) -> Option<&Route> {
+        Some(self.ladder(to)?.assistant(now)?.1)
+    }
+
     /// The route that answered a call before: by assistant, should the number have moved or been switched off meanwhile.
-    pub(crate) fn route_of(&self, tenant: &str, assistant: &str, to: Option<&str>) -> Option<&Route> {
-        let mut all = self.by_number.values().map(|it| &it.route).chain(&self.fallback);
-        all.find(|it| *it.tenant == *tenant && *it.name == *assistant)
-            .or_else(|| self.route(to).filter(|it| *it.tenant == *tenant))
+    pub(crate) fn route_of(&self, tenant: &str, assistant: &str, to: Option<&str>, now: Timestamp) -> Option<&Route> {
+        let all = self.by_number.values().map(|it| &it.ladder).chain(&self.fallback);
+        let mut named = all.flat_map(Ladder::assistants).filter(|it| *it.tenant == *tenant && *it.name == *assistant);
+        named.next().or_else(|| self.route(to, now).filter(|it| *it.tenant == *tenant))
     }
 
     /// Whether a number is somebody's who has switched it off.
@@ -270,7 +446,7 @@ struct Snapshot {
 pub struct Configuration {
     /// From the operator's file; these numbers are nobody else's.
     own: HashMap<String, Answered>,
-    fallback: Option<Route>,
+    fallback: Option<Ladder>,
     templates: Templates,
     snapshot: PathBuf,
     known: Mutex<Known>,
@@ -288,9 +464,12 @@ struct Known {
 impl Configuration {
     /// What the operator's file says; what was last known of the rest lies at `snapshot`.
     pub fn new(settings: &Settings, snapshot: PathBuf) -> Self {
-        let own = settings.routes.iter().map(|(number, route)| (number.clone(), Answered { route: route.clone(), active: true }));
+        let own = settings
+            .routes
+            .iter()
+            .map(|(number, route)| (number.clone(), Answered { ladder: route.clone().into(), active: true }));
         let own: HashMap<_, _> = own.collect();
-        let fallback = settings.fallback.clone();
+        let fallback = settings.fallback.clone().map(Ladder::from);
         let numbers = Numbers { by_number: own.clone(), fallback: fallback.clone(), calls_max: HashMap::new() };
         Self {
             own,
@@ -380,9 +559,10 @@ impl Configuration {
             return false;
         }
         for (number, it) in &self.own {
-            if let Some(other) = numbers.insert(number.clone(), it.clone()).filter(|other| other.route.tenant != it.route.tenant)
+            if let Some(other) =
+                numbers.insert(number.clone(), it.clone()).filter(|other| other.ladder.tenant != it.ladder.tenant)
             {
-                tracing::error!(tenant = &*other.route.tenant, "a published number is the operator's own: theirs stays");
+                tracing::error!(tenant = &*other.ladder.tenant, "a published number is the operator's own: theirs stays");
             }
         }
         known.rows = usable;
@@ -463,7 +643,7 @@ mod tests {
     fn document(number: &str, language: &str) -> String {
         format!(
             r#"{{"calls_max": 2, "assistants": {{"desk": {{"language": "{language}", "instructions": "Be kind."}}}},
-                "numbers": {{"{number}": {{"assistant": "desk"}}, "+15550100009": {{"assistant": "desk", "active": false}}}}}}"#
+                "numbers": {{"{number}": {{"route": "desk"}}, "+15550100009": {{"route": "desk", "active": false}}}}}}"#
         )
     }
 
@@ -473,25 +653,48 @@ mod tests {
     }
 
     fn tenant_of(configuration: &Configuration, number: &str) -> Option<String> {
-        configuration.numbers().route(Some(number)).map(|it| it.tenant.to_string())
+        configuration.numbers().route(Some(number), Timestamp::now()).map(|it| it.tenant.to_string())
     }
 
     #[test]
     fn everything_that_is_wrong_is_told_with_its_place() {
         let text = r#"{"calls_max": 0, "assistants": {"a": {"language": "xx", "providers": ["acme"]}, "b": {}},
-            "numbers": {"0712": {"assistant": "b"}, "+15550100002": {"assistant": "c"}}}"#;
+            "routes": {
+                "b": {"kind": "message", "text": "x"},
+                "who": {"kind": "dial", "number": "0712"},
+                "self": {"kind": "dial", "number": "+15550100002"},
+                "long": {"kind": "dial", "number": "+15550100007", "seconds": 700},
+                "mute": {"kind": "message", "text": " "},
+                "loop": {"kind": "schedule", "time_zone": "UTC", "hours": [], "open": "loop", "closed": "b"},
+                "zone": {"kind": "schedule", "time_zone": "Mars", "hours": [], "open": "b", "closed": "b"},
+                "late": {"kind": "schedule", "time_zone": "UTC", "hours": [{"days": ["mon"], "from": "9", "to": "18:00"}], "open": "b", "closed": "b"},
+                "days": {"kind": "schedule", "time_zone": "UTC", "hours": [{"days": ["monday"], "from": "09:00", "to": "18:00"}], "open": "b", "closed": "b"},
+                "feast": {"kind": "schedule", "time_zone": "UTC", "hours": [], "holidays": ["25.12."], "open": "b", "closed": "gone"}
+            },
+            "numbers": {"0712": {"route": "b"}, "+15550100002": {"route": "c", "fallback": ["d"]}}}"#;
         let problems = Document::read(text).unwrap().routes("t", &templates()).unwrap_err().join("\n");
         for expected in [
             "assistants.a: language `xx`: expected en or ro",
             "assistants.a: provider `acme`: expected one that the operator has set up (openai)",
+            "routes.b: an assistant has that name",
+            "routes.who: number: expected E.164",
+            "routes.self: number: it is one of the tenant's own",
+            "routes.long: seconds: expected 5 to 600",
+            "routes.mute: text: expected 1 to 1000 characters",
+            "routes.loop: it names itself",
+            "routes.zone: time_zone: `Mars`",
+            "routes.late: hours: `9` to `18:00`: expected HH:MM",
+            "routes.days: hours: `monday`: expected mon,",
+            "routes.feast: holidays: `25.12.`",
             "numbers.0712: expected E.164",
-            "numbers.+15550100002: there is no assistant `c`",
+            "numbers.+15550100002.route: there is no assistant and no route `c`",
+            "numbers.+15550100002.fallback: there is no assistant and no route `d`",
             "calls_max: expected at least 1",
         ] {
             assert!(problems.contains(expected), "{expected} is not in\n{problems}");
         }
-        let error = Document::read(r#"{"numbers": {"+15550100002": {"asistant": "b"}}}"#).unwrap_err();
-        assert!(error.contains("unknown field `asistant`") && error.contains("line 1"), "{error}");
+        let error = Document::read(r#"{"numbers": {"+15550100002": {"rout": "b"}}}"#).unwrap_err();
+        assert!(error.contains("unknown field `rout`") && error.contains("line 1"), "{error}");
         assert!(Document::read(&" ".repeat(DOCUMENT_BYTES_MAX + 1)).is_err());
     }
 
@@ -504,16 +707,16 @@ mod tests {
         publish(&store, "dental", &document("+15550100002", "ro"), &[]).await;
         configuration.refresh(&store).await.unwrap();
         let numbers = configuration.numbers();
-        let route = numbers.route(Some("+15550100002")).unwrap();
+        let route = numbers.route(Some("+15550100002"), Timestamp::now()).unwrap();
         assert_eq!((&*route.tenant, &*route.name, route.language), ("dental", "desk", Language::Romanian));
         let AssistantPlan::OpenAi(plan) = &route.assistants[0] else { panic!() };
         assert_eq!((plan.instructions.as_str(), plan.language.as_str()), ("Be kind.", "ro"));
         assert_eq!((numbers.calls_max("dental"), numbers.calls_max("operator")), (Some(2), None));
-        assert!(numbers.route(Some("+15550100009")).is_none() && numbers.is_off(Some("+15550100009")));
-        assert!(numbers.route_of("dental", "desk", Some("+15550100009")).is_some(), "a call under way goes on");
+        assert!(numbers.ladder(Some("+15550100009")).is_none() && numbers.is_off(Some("+15550100009")));
+        assert!(numbers.route_of("dental", "desk", Some("+15550100009"), Timestamp::now()).is_some(), "a call under way goes on");
         // A document of a newer version, or one that was written by hand.
         publish(&store, "dental", r#"{"colour": "red"}"#, &[]).await;
-        publish(&store, "garage", r#"{"numbers": {"+15550100003": {"assistant": "none"}}}"#, &[]).await;
+        publish(&store, "garage", r#"{"numbers": {"+15550100003": {"route": "none"}}}"#, &[]).await;
         // The operator's own number is nobody else's.
         publish(&store, "thief", &document("+15550100001", "en"), &[]).await;
         configuration.refresh(&store).await.unwrap();

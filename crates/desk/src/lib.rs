@@ -5,6 +5,7 @@ mod configuration;
 mod courier;
 mod disk;
 mod files;
+mod ladder;
 mod ledger;
 mod next;
 mod orders;
@@ -14,10 +15,13 @@ mod routes;
 mod tools;
 
 pub use background::Background;
-pub use configuration::{Answered, Assistant, Configuration, DOCUMENT_BYTES_MAX, Document, Number, Numbers, Templates, is_e164};
+pub use configuration::{
+    Answered, Assistant, Configuration, DOCUMENT_BYTES_MAX, Document, Hours, Number, Numbers, RouteKind, Templates, is_e164,
+};
 pub use courier::check_endpoint;
 pub use disk::Disk;
 pub use files::{Download, Files};
+pub use ladder::{Ladder, Person, Rung, Schedule, Sentence, Step};
 pub use ledger::Ledger;
 pub use next::{Desk, Metrics, TryElsewhere};
 pub use orders::{OrderError, order};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bridge::{Bridge, CallId, CallPlan, HistoryItem, Refusal};
 use call::{CallConfig, Confirm, EndReason, Interruption, Next, Prompt};
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use crate::background::DEAD_AFTER;
 use crate::configuration::Configuration;
 use crate::disk::Disk;
+use crate::ladder::{Ladder, Step};
 use crate::ledger::Ledger;
 use crate::phrases::Language;
 use crate::routes::{Route, Settings};
@@ -152,11 +154,11 @@ impl Desk {
         &self.ledger
     }
 
-    /// It rings: a stream to the assistant of the called number, or a sentence that says why not.
+    /// It rings: what the called number's ladder begins with, or a sentence that says why not.
     pub async fn answer(&self, request: &VoiceRequest) -> Response {
         let numbers = self.configuration.numbers();
         let to = request.to.as_deref();
-        let Some(route) = numbers.route(to) else {
+        let Some(ladder) = numbers.ladder(to) else {
             if numbers.is_off(to) {
                 tracing::warn!(call_sid = request.call_sid, "a call to a number that its tenant has switched off");
                 return self.count("voice", "inactive_number", sentence(Language::default(), Language::not_in_service));
@@ -165,22 +167,24 @@ impl Desk {
             self.metrics.unknown_numbers.inc();
             return self.count("voice", "unknown_number", sentence(Language::default(), Language::not_in_service));
         };
+        let now = Timestamp::now();
         // A call that an earlier process answered: Twilio asks again because the answer got lost, or it is a replay.
         self.find(&request.account_sid, &request.call_sid).await;
-        let (call, known_before, response) = self.call_of(request, &route.tenant);
+        let (call, known_before, response) = self.call_of(request, &ladder.tenant);
         let repeated = response.initialized();
         let answer = response.get_or_try_init(|| async {
             if known_before {
-                Ok(self.answer_again(&call, request).await)
+                Ok(self.answer_again(&call, ladder, now, request).await)
             } else {
-                self.answer_first(&call, route, request).await
+                self.answer_first(&call, ladder, now, request).await
             }
         });
         match answer.await {
-            Ok(response) => self.count("voice", if repeated { "repeated" } else { "stream" }, response.clone()),
+            Ok(response) => self.count("voice", if repeated { "repeated" } else { "answered" }, response.clone()),
             Err(refusal) => {
                 self.forget(request);
-                self.refuse("voice", route.language, refusal)
+                let language = ladder.assistant(now).map_or(Language::default(), |it| it.1.language);
+                self.refuse("voice", language, refusal)
             }
         }
     }
@@ -188,7 +192,7 @@ impl Desk {
     /// The voice webhook of a call failed: whoever is rung when nobody can answer, or an apology. From memory alone.
     pub fn fallback(&self, to: Option<&str>) -> Response {
         let numbers = self.configuration.numbers();
-        let language = numbers.route(to).map_or(Language::default(), |it| it.language);
+        let language = numbers.route(to, Timestamp::now()).map_or(Language::default(), |it| it.language);
         let last_resort = self.settings.last_resort.as_ref().and_then(|it| self.settings.destinations.get(it));
         let Some(number) = last_resort else {
             return self.count("fallback", "apology", sentence(language, Language::apology));
@@ -199,20 +203,26 @@ impl Desk {
         self.count("fallback", "last_resort", document.say(language.apology(), language.say()).hangup())
     }
 
-    async fn answer_first(&self, call: &CallId, route: &Route, request: &VoiceRequest) -> Result<Response, Refusal> {
+    async fn answer_first(
+        &self,
+        call: &CallId,
+        ladder: &Ladder,
+        now: Timestamp,
+        request: &VoiceRequest,
+    ) -> Result<Response, Option<Refusal>> {
         if !self.disk.has_room_for_calls() {
-            return Err(Refusal::DiskFull);
+            return Err(Some(Refusal::DiskFull));
         }
-        if let Some(most) = self.configuration.numbers().calls_max(&route.tenant)
-            && !self.admit(call, &route.tenant).await
+        if let Some(most) = self.configuration.numbers().calls_max(&ladder.tenant)
+            && !self.admit(call, &ladder.tenant).await
         {
-            return Err(Refusal::Full { calls_max: most as usize });
+            return Err(Some(Refusal::Full { calls_max: most as usize }));
         }
         self.ledger.begin(call, 0, Vec::new());
-        let response = match self.connect(self.plan(call, route, &request.call_sid, &request.account_sid, 0, None)) {
-            Ok(response) => response,
+        let (name, language, response) = match self.climb(call, ladder, 0, now, request) {
+            Ok(found) => found,
             Err(refusal) => {
-                self.leave(call, &route.tenant).await;
+                self.leave(call, &ladder.tenant).await;
                 return Err(refusal);
             }
         };
@@ -225,15 +235,91 @@ impl Desk {
             api_version: request.api_version.clone(),
             forwarded_from: request.forwarded_from.clone(),
             caller_name: request.caller_name.clone(),
-            assistant: route.name.to_string(),
-            language: route.language.code().into(),
+            assistant: name.to_string(),
+            language: language.code().into(),
             node: self.settings.node.clone(),
         };
-        if !self.ledger.commit(call, &route.tenant, fact, STORE_WAIT).await {
+        if !self.ledger.commit(call, &ladder.tenant, fact, STORE_WAIT).await {
             tracing::error!(%call, "the call is answered although the journal has not confirmed it");
         }
-        tracing::info!(%call, call_sid = request.call_sid, "answered with a stream");
+        tracing::info!(%call, call_sid = request.call_sid, route = &*name, "answered");
         Ok(response)
+    }
+
+    /// Tries what a ladder holds from a place on; returns the name and language of what answers, and the document.
+    ///
+    /// # Errors
+    /// Why the last assistant could not answer; `None` where nothing was left to be tried.
+    fn climb(
+        &self,
+        call: &CallId,
+        ladder: &Ladder,
+        from: usize,
+        now: Timestamp,
+        request: &VoiceRequest,
+    ) -> Result<(Arc<str>, Language, Response), Option<Refusal>> {
+        let mut refused = None;
+        for place in from.. {
+            let Some(step) = ladder.step(place, now) else { break };
+            let name = step.name().clone();
+            match step {
+                Step::Assistant(route) => {
+                    match self.connect(self.plan(call, route, &request.call_sid, &request.account_sid, 0, None)) {
+                        Ok(response) => return Ok((name, route.language, response)),
+                        Err(refusal) => refused = Some(refusal),
+                    }
+                }
+                Step::Dial(person) => {
+                    let dial = Dial {
+                        action: Some(self.settings.public_url.rung(call, place)),
+                        timeout: Some(person.seconds),
+                        answer_on_bridge: Some(true),
+                        ..Dial::to(Number::new(&person.number))
+                    };
+                    let document = Response::new().with(dial).expect("routes and PUBLIC_URL were checked");
+                    return Ok((name, Language::default(), document));
+                }
+                Step::Message(it) => {
+                    return Ok((name, it.language, Response::new().say(&it.text, it.language.say()).hangup()));
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    /// Somebody of the number's ladder was rung: if nobody answered there, what is behind is tried.
+    pub async fn rung(&self, call: &CallId, place: u32, outcome: Option<&CallStatus>, request: &VoiceRequest) -> Response {
+        let answer = self.answer_of(call, place, "rung");
+        let decided = answer.get_or_init(|| self.decide_after_ringing(call, place as usize, outcome, request));
+        decided.await.clone()
+    }
+
+    async fn decide_after_ringing(
+        &self,
+        call: &CallId,
+        place: usize,
+        outcome: Option<&CallStatus>,
+        request: &VoiceRequest,
+    ) -> Response {
+        let Some((_, tenant)) = self.find(&request.account_sid, &request.call_sid).await.filter(|it| it.0 == *call) else {
+            tracing::error!(%call, "asked about somebody who was rung for a call that nobody knows");
+            return self.count("rung", "unknown_call", Response::new().hangup());
+        };
+        let (numbers, now) = (self.configuration.numbers(), Timestamp::now());
+        let ladder = numbers.ladder(request.to.as_deref()).filter(|it| it.tenant == tenant);
+        let name = ladder.and_then(|it| it.step(place, now)).map_or_else(String::new, |it| it.name().to_string());
+        let status = outcome.map_or("unknown", CallStatus::name).to_owned();
+        tracing::info!(%call, place, to = name, status, "somebody was rung");
+        self.ledger.append(call, &tenant, Fact::Transferred { to: name, status });
+        let over = request.call_status.is_terminal() || self.ledger.is_finished(call);
+        if over || outcome.is_some_and(|it| matches!(it, CallStatus::Completed | CallStatus::InProgress)) {
+            return self.count("rung", "hangup", Response::new().hangup());
+        }
+        match ladder.map(|it| self.climb(call, it, place + 1, now, request)) {
+            Some(Ok((_, _, document))) => self.count("rung", "next", document),
+            Some(Err(refusal)) => self.refuse("rung", Language::default(), refusal),
+            None => self.count("rung", "apology", sentence(Language::default(), Language::apology)),
+        }
     }
 
     /// Takes one of the places that a tenant has. A database that is away or slow refuses nobody: what this server takes is
@@ -262,14 +348,19 @@ impl Desk {
         }
     }
 
-    async fn answer_again(&self, call: &CallId, request: &VoiceRequest) -> Response {
-        let Some(known) = self.known(call, 0, request).await else {
-            return sentence(Language::default(), Language::apology);
-        };
+    async fn answer_again(&self, call: &CallId, ladder: &Ladder, now: Timestamp, request: &VoiceRequest) -> Response {
         if self.ledger.is_finished(call) || self.is_live(call).await {
             tracing::warn!(%call, call_sid = request.call_sid, "a voice webhook of a call that was answered long ago");
             return Response::new().hangup();
         }
+        if !matches!(ladder.step(0, now), Some(Step::Assistant(_))) {
+            // There was no stream that could be resumed.
+            let climbed = self.climb(call, ladder, 0, now, request);
+            return climbed.map_or_else(|refusal| self.refuse("voice", Language::default(), refusal), |it| it.2);
+        }
+        let Some(known) = self.known(call, 0, request).await else {
+            return sentence(Language::default(), Language::apology);
+        };
         self.resume(call, known, Language::cut_off).await
     }
 
@@ -322,11 +413,25 @@ impl Desk {
         Ok(match reason.next() {
             Next::HangUp => self.decided(call, &known, "hangup", Response::new().hangup()),
             Next::Transfer => self.hand_over(call, &known, epoch, "dial", self.ledger.transfer(call)),
-            Next::GaveUp => self.hand_over(call, &known, epoch, "last_resort", self.settings.last_resort.clone()),
+            Next::GaveUp => match self.behind_the_assistant(call, &known, request) {
+                Some(document) => self.decided(call, &known, "next_rung", document),
+                None => self.hand_over(call, &known, epoch, "last_resort", self.settings.last_resort.clone()),
+            },
             // Twilio asks again (`rc=4`, `rp=all`), and then finds the next process.
             Next::Resume if self.bridge.directory().is_draining() => return Err(TryElsewhere),
             Next::Resume => self.resume(call, known, Language::cut_off).await,
         })
+    }
+
+    /// What the number's ladder holds behind the assistant that gave up: people and sentences; another assistant of the same
+    /// providers would give up too.
+    fn behind_the_assistant(&self, call: &CallId, known: &Known, request: &VoiceRequest) -> Option<Response> {
+        let (numbers, now) = (self.configuration.numbers(), Timestamp::now());
+        let ladder = numbers.ladder(request.to.as_deref()).filter(|it| it.tenant == known.tenant)?;
+        let (assistant, _) = ladder.assistant(now)?;
+        let is_other = |place: &usize| !matches!(ladder.step(*place, now), Some(Step::Assistant(_)));
+        let next = (assistant + 1..).find(is_other)?;
+        self.climb(call, ladder, next, now, request).ok().map(|it| it.2)
     }
 
     /// Connects the caller with a destination, or apologises where there is none.
@@ -532,7 +637,8 @@ impl Desk {
             && let Some(tenant) = self.tenant_of(call).await
             && let Some((found, _)) = self.find(&request.account_sid, &request.call_sid).await
             && found == *call
-            && let Some(route) = self.configuration.numbers().route(request.to.as_deref()).filter(|it| it.tenant == tenant)
+            && let Some(route) =
+                self.configuration.numbers().route(request.to.as_deref(), Timestamp::now()).filter(|it| it.tenant == tenant)
         {
             return Some(Known {
                 tenant,
@@ -545,7 +651,8 @@ impl Desk {
         }
         let tenant = self.tenant_of(call).await?;
         let row = self.adopt(call, &tenant).await?;
-        let route = self.configuration.numbers().route_of(&tenant, &row.assistant, row.to_number.as_deref())?.clone();
+        let (numbers, now) = (self.configuration.numbers(), Timestamp::now());
+        let route = numbers.route_of(&tenant, &row.assistant, row.to_number.as_deref(), now)?.clone();
         let history = self.ledger.history(call).unwrap_or_default();
         Some(Known { tenant, call_sid: row.call_sid, account_sid: row.account_sid, route, epoch: row.epoch, history })
     }
@@ -620,7 +727,11 @@ impl Desk {
         self.count("next", answer, response)
     }
 
-    fn refuse(&self, webhook: &'static str, language: Language, refusal: Refusal) -> Response {
+    fn refuse(&self, webhook: &'static str, language: Language, refusal: impl Into<Option<Refusal>>) -> Response {
+        let Some(refusal) = refusal.into() else {
+            tracing::warn!("nobody is left to answer a call");
+            return self.count(webhook, "nobody_left", sentence(language, Language::apology));
+        };
         tracing::warn!(%refusal, "a call is turned away");
         let (answer, words): (_, fn(Language) -> &'static str) = match refusal {
             Refusal::Full { .. } => ("full", Language::busy),

@@ -73,6 +73,11 @@ impl PublicUrl {
         (format!("{plain}#{RETRIES}"), plain)
     }
 
+    /// What Twilio asks when somebody of a number's ladder was rung.
+    pub(crate) fn rung(&self, call: &CallId, place: usize) -> String {
+        format!("{}#{RETRIES}", self.http(&format!("/twilio/rung/{call}/{place}")))
+    }
+
     /// What Twilio asks when the other leg of a transfer is over.
     pub(crate) fn dialled(&self, call: &CallId, epoch: u32) -> String {
         format!("{}#{RETRIES}", self.http(&format!("/twilio/dialled/{call}/{epoch}")))
