@@ -215,18 +215,7 @@ async fn a_tenants_number_is_answered_within_its_cap_and_while_the_database_is_a
     Store::migrate(&database, None).await.unwrap();
     let scene = Cluster::new(offhook(), 1, Some(database)).await.unwrap();
     let mut server = scene.start(0).await.unwrap();
-    let file = scene.folder.path().join("dental.toml");
-    std::fs::write(&file, "calls_max = 1\n[assistants.desk]\n[numbers.\"+15550100002\"]\nroute = \"desk\"\n").unwrap();
-    let publish = ["configuration", "publish", "--tenant", "dental", file.to_str().unwrap()];
-    assert!(scene.command(&publish).await.unwrap().contains("version 1"));
-    let snapshot = scene.data(0).join("configuration.json");
-    timeout(PATIENCE, async {
-        while !std::fs::read_to_string(&snapshot).is_ok_and(|it| it.contains("dental")) {
-            sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .expect("the server takes what is published");
+    publish(&scene, 1, "calls_max = 1\n[assistants.desk]\n[numbers.\"+15550100002\"]\nroute = \"desk\"\n").await;
     let greeted = |calls: usize| {
         let heard = |it: &Moment| matches!(it, Moment::CallerHeard { utterance: Some("greeting"), .. });
         let timeline = scene.timeline.clone();
@@ -270,59 +259,65 @@ async fn a_tenants_number_is_answered_within_its_cap_and_while_the_database_is_a
     store.close().await;
 }
 
+/// Publishes a tenant's document and waits until the server has taken it.
+async fn publish(scene: &Cluster, version: u32, document: &str) {
+    let file = scene.folder.path().join("dental.toml");
+    std::fs::write(&file, document).unwrap();
+    scene.command(&["configuration", "publish", "--tenant", "dental", file.to_str().unwrap()]).await.unwrap();
+    let snapshot = scene.data(0).join("configuration.json");
+    timeout(PATIENCE, async {
+        while !std::fs::read_to_string(&snapshot).is_ok_and(|it| it.contains(&format!("\"version\":{version},"))) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the server takes what is published");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_number_has_a_ladder_of_people_assistants_and_sentences_by_opening_hours() {
-    let scene = alone().await;
-    let server = scene.start(0).await.unwrap();
-    let snapshot = scene.data(0).join("configuration.json");
-    let publish = async |version: u32, document: &str| {
-        let file = scene.folder.path().join("dental.toml");
-        std::fs::write(&file, document).unwrap();
-        scene.command(&["configuration", "publish", "--tenant", "dental", file.to_str().unwrap()]).await.unwrap();
-        timeout(PATIENCE, async {
-            while !std::fs::read_to_string(&snapshot).is_ok_and(|it| it.contains(&format!("\"version\":{version},"))) {
-                sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await
-        .expect("the server takes what is published");
-    };
-    let dialled = || scene.timeline.count(|it| matches!(it, Moment::Dialled { .. }));
-    // Somebody whose number is not in service, then the assistant.
-    let ladder = "[assistants.desk]
+    const WAITING: &str = "wait 60000ms";
+    const ROUTES: &str = "[assistants.desk]
         [routes.reception]
         kind = \"dial\"
         number = \"+15550100050\"
-        [numbers.\"+15550100002\"]
-        route = \"reception\"
-        fallback = [\"desk\"]\n";
-    publish(1, ladder).await;
-    let outcome = timeout(PATIENCE, scene.ring("hear greeting\npress 9\nhear farewell").unwrap()).await.unwrap().unwrap();
-    assert_eq!((outcome.steps, outcome.streams, dialled()), ((3, 3), 1, 1), "{}", scene.story());
-    // Never open: a sentence, and nobody is rung.
-    let hours = "[routes.sorry]
+        [routes.sorry]
         kind = \"message\"
         text = \"We are closed.\"
         [routes.hours]
         kind = \"schedule\"
         time_zone = \"Europe/Bucharest\"
         hours = []
-        open = \"sorry\"
+        open = \"desk\"
         closed = \"sorry\"
-        [numbers.\"+15550100002\"]
-        route = \"hours\"\n";
-    publish(2, hours).await;
-    let outcome = timeout(PATIENCE, scene.ring("wait 60000ms").unwrap()).await.unwrap().unwrap();
-    assert_eq!((outcome.streams, outcome.status, dialled()), (0, "completed", 1), "{}", scene.story());
-    let said = |it: &Moment| matches!(it, Moment::Webhook { answer, .. } if answer == "<Say> <Hangup/>");
-    assert_eq!(scene.timeline.count(said), 1, "{}", scene.story());
+        [numbers.\"+15550100002\"]\n";
+    let mut scene = alone().await;
+    let server = scene.start(0).await.unwrap();
+    let timeline = scene.timeline.clone();
+    let dialled = || timeline.count(|it| matches!(it, Moment::Dialled { .. }));
+    let said = || timeline.count(|it| matches!(it, Moment::Webhook { answer, .. } if answer == "<Say> <Hangup/>"));
+    // Somebody whose number is not in service, then the assistant.
+    publish(&scene, 1, &format!("{ROUTES} route = \"reception\"\n fallback = [\"desk\"]")).await;
+    let outcome = timeout(PATIENCE, scene.ring("hear greeting\npress 9\nhear farewell").unwrap()).await.unwrap().unwrap();
+    assert_eq!((outcome.steps, outcome.streams, dialled(), said()), ((3, 3), 1, 1, 0), "{}", scene.story());
+    // Never open: a sentence, and nobody is rung.
+    publish(&scene, 2, &format!("{ROUTES} route = \"hours\"")).await;
+    let outcome = timeout(PATIENCE, scene.ring(WAITING).unwrap()).await.unwrap().unwrap();
+    assert_eq!((outcome.streams, outcome.status, dialled(), said()), (0, "completed", 1, 1), "{}", scene.story());
+    // No assistant can answer: people are tried, and no assistant again.
+    scene.end(server).await.unwrap();
+    scene.environment.push(("OPENAI_API_KEY".into(), "wrong".into()));
+    let server = scene.start(0).await.unwrap();
+    publish(&scene, 3, &format!("{ROUTES} route = \"desk\"\n fallback = [\"desk\", \"reception\", \"desk\", \"sorry\"]")).await;
+    let outcome = timeout(PATIENCE, scene.ring(WAITING).unwrap()).await.unwrap().unwrap();
+    assert_eq!((outcome.streams, dialled(), said()), (1, 2, 2), "{}", scene.story());
     scene.end(server).await.unwrap();
     let store = scene.open().await.unwrap();
-    let mut found: Vec<_> =
-        store.tenant("dental").calls(10).await.unwrap().into_iter().map(|it| (it.assistant, it.status)).collect();
+    let calls = store.tenant("dental").calls(10).await.unwrap();
+    let mut found: Vec<_> = calls.iter().map(|it| (it.assistant.as_str(), it.status.as_str())).collect();
     found.sort();
-    let expected = [("reception", "completed"), ("sorry", "completed")].map(|it| (it.0.to_owned(), it.1.to_owned()));
-    assert_eq!(found, expected, "both are on record, by what answered first");
+    let expected = [("desk", "completed"), ("reception", "completed"), ("sorry", "completed")];
+    assert_eq!(found, expected, "each is on record, by what answered first");
     store.close().await;
 }
 

@@ -52,6 +52,7 @@ pub fn router(app: App) -> Router {
         .route("/twilio/next/{call}/{epoch}", post(webhook::next))
         .route("/twilio/dialled/{call}/{epoch}", post(webhook::dialled))
         .route("/twilio/rung/{call}/{place}", post(webhook::rung))
+        .route("/twilio/people/{call}/{place}", post(webhook::people))
         .route("/twilio/stream-status/{call}", post(webhook::stream_status))
         .route("/twilio-stream", any(media::upgrade))
         .route("/files/{ticket}", get(files::download))

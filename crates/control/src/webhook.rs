@@ -3,8 +3,9 @@
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bridge::CallId;
+use desk::Who;
 use http::{StatusCode, header};
-use twilio::{CallStatus, MissingParameter, StreamStatus, VoiceRequest, twiml};
+use twilio::{CallStatus, Form, MissingParameter, StreamStatus, VoiceRequest, twiml};
 
 use crate::App;
 use crate::problem::problem;
@@ -53,9 +54,17 @@ pub(crate) async fn dialled(State(app): State<App>, Path((call, epoch)): Path<(S
 }
 
 pub(crate) async fn rung(State(app): State<App>, Path((call, place)): Path<(String, u32)>, Signed(form): Signed) -> Response {
+    after_ringing(&app, &id(&call), place, Who::Everybody, &form).await
+}
+
+pub(crate) async fn people(State(app): State<App>, Path((call, place)): Path<(String, u32)>, Signed(form): Signed) -> Response {
+    after_ringing(&app, &id(&call), place, Who::People, &form).await
+}
+
+async fn after_ringing(app: &App, call: &CallId, place: u32, next: Who, form: &Form) -> Response {
     let outcome = form.get("DialCallStatus").map(CallStatus::parse);
-    match VoiceRequest::from_form(&form) {
-        Ok(request) => render(&app.desk.rung(&id(&call), place, outcome.as_ref(), &request).await),
+    match VoiceRequest::from_form(form) {
+        Ok(request) => render(&app.desk.rung(call, place, next, outcome.as_ref(), &request).await),
         Err(missing) => unusable(&missing),
     }
 }

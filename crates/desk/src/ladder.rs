@@ -59,6 +59,14 @@ pub struct Schedule {
     pub closed: Rung,
 }
 
+/// Who of a ladder may be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Everybody,
+    /// No assistants: one has given up already.
+    People,
+}
+
 /// A rung at a moment.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {

@@ -21,7 +21,7 @@ pub use configuration::{
 pub use courier::check_endpoint;
 pub use disk::Disk;
 pub use files::{Download, Files};
-pub use ladder::{Ladder, Person, Rung, Schedule, Sentence, Step};
+pub use ladder::{Ladder, Person, Rung, Schedule, Sentence, Step, Who};
 pub use ledger::Ledger;
 pub use next::{Desk, Metrics, TryElsewhere};
 pub use orders::{OrderError, order};

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::background::DEAD_AFTER;
 use crate::configuration::Configuration;
 use crate::disk::Disk;
-use crate::ladder::{Ladder, Step};
+use crate::ladder::{Ladder, Step, Who};
 use crate::ledger::Ledger;
 use crate::phrases::Language;
 use crate::routes::{Route, Settings};
@@ -219,7 +219,7 @@ impl Desk {
             return Err(Some(Refusal::Full { calls_max: most as usize }));
         }
         self.ledger.begin(call, 0, Vec::new());
-        let (name, language, response) = match self.climb(call, ladder, 0, now, request) {
+        let (name, language, response) = match self.climb(call, ladder, 0, Who::Everybody, now, request) {
             Ok(found) => found,
             Err(refusal) => {
                 self.leave(call, &ladder.tenant).await;
@@ -255,6 +255,7 @@ impl Desk {
         call: &CallId,
         ladder: &Ladder,
         from: usize,
+        who: Who,
         now: Timestamp,
         request: &VoiceRequest,
     ) -> Result<(Arc<str>, Language, Response), Option<Refusal>> {
@@ -263,6 +264,7 @@ impl Desk {
             let Some(step) = ladder.step(place, now) else { break };
             let name = step.name().clone();
             match step {
+                Step::Assistant(_) if who == Who::People => (),
                 Step::Assistant(route) => {
                     match self.connect(self.plan(call, route, &request.call_sid, &request.account_sid, 0, None)) {
                         Ok(response) => return Ok((name, route.language, response)),
@@ -271,7 +273,7 @@ impl Desk {
                 }
                 Step::Dial(person) => {
                     let dial = Dial {
-                        action: Some(self.settings.public_url.rung(call, place)),
+                        action: Some(self.settings.public_url.rung(call, place, who)),
                         timeout: Some(person.seconds),
                         answer_on_bridge: Some(true),
                         ..Dial::to(Number::new(&person.number))
@@ -288,9 +290,16 @@ impl Desk {
     }
 
     /// Somebody of the number's ladder was rung: if nobody answered there, what is behind is tried.
-    pub async fn rung(&self, call: &CallId, place: u32, outcome: Option<&CallStatus>, request: &VoiceRequest) -> Response {
-        let answer = self.answer_of(call, place, "rung");
-        let decided = answer.get_or_init(|| self.decide_after_ringing(call, place as usize, outcome, request));
+    pub async fn rung(
+        &self,
+        call: &CallId,
+        place: u32,
+        next: Who,
+        outcome: Option<&CallStatus>,
+        request: &VoiceRequest,
+    ) -> Response {
+        let answer = self.answer_of(call, place, if next == Who::Everybody { "rung" } else { "people" });
+        let decided = answer.get_or_init(|| self.decide_after_ringing(call, place as usize, next, outcome, request));
         decided.await.clone()
     }
 
@@ -298,15 +307,26 @@ impl Desk {
         &self,
         call: &CallId,
         place: usize,
+        next: Who,
         outcome: Option<&CallStatus>,
         request: &VoiceRequest,
     ) -> Response {
-        let Some((_, tenant)) = self.find(&request.account_sid, &request.call_sid).await.filter(|it| it.0 == *call) else {
-            tracing::error!(%call, "asked about somebody who was rung for a call that nobody knows");
-            return self.count("rung", "unknown_call", Response::new().hangup());
-        };
         let (numbers, now) = (self.configuration.numbers(), Timestamp::now());
-        let ladder = numbers.ladder(request.to.as_deref()).filter(|it| it.tenant == tenant);
+        let ladder = numbers.ladder(request.to.as_deref());
+        let tenant = match self.find(&request.account_sid, &request.call_sid).await {
+            Some((found, tenant)) if found == *call => Some(tenant),
+            Some(_) => {
+                tracing::error!(%call, call_sid = request.call_sid, "asked about a call that belongs to another call SID");
+                return self.count("rung", "foreign_call", Response::new().hangup());
+            }
+            // Another server's, while the database is away: the number still says who is next.
+            None => ladder.map(|it| it.tenant.clone()),
+        };
+        let Some(tenant) = tenant else {
+            tracing::error!(%call, "asked about somebody who was rung for a call that nobody knows");
+            return self.count("rung", "unknown_call", sentence(Language::default(), Language::apology));
+        };
+        let ladder = ladder.filter(|it| it.tenant == tenant);
         let name = ladder.and_then(|it| it.step(place, now)).map_or_else(String::new, |it| it.name().to_string());
         let status = outcome.map_or("unknown", CallStatus::name).to_owned();
         tracing::info!(%call, place, to = name, status, "somebody was rung");
@@ -315,7 +335,7 @@ impl Desk {
         if over || outcome.is_some_and(|it| matches!(it, CallStatus::Completed | CallStatus::InProgress)) {
             return self.count("rung", "hangup", Response::new().hangup());
         }
-        match ladder.map(|it| self.climb(call, it, place + 1, now, request)) {
+        match ladder.map(|it| self.climb(call, it, place + 1, next, now, request)) {
             Some(Ok((_, _, document))) => self.count("rung", "next", document),
             Some(Err(refusal)) => self.refuse("rung", Language::default(), refusal),
             None => self.count("rung", "apology", sentence(Language::default(), Language::apology)),
@@ -355,7 +375,7 @@ impl Desk {
         }
         if !matches!(ladder.step(0, now), Some(Step::Assistant(_))) {
             // There was no stream that could be resumed.
-            let climbed = self.climb(call, ladder, 0, now, request);
+            let climbed = self.climb(call, ladder, 0, Who::Everybody, now, request);
             return climbed.map_or_else(|refusal| self.refuse("voice", Language::default(), refusal), |it| it.2);
         }
         let Some(known) = self.known(call, 0, request).await else {
@@ -423,15 +443,12 @@ impl Desk {
         })
     }
 
-    /// What the number's ladder holds behind the assistant that gave up: people and sentences; another assistant of the same
-    /// providers would give up too.
+    /// What the number's ladder holds behind the assistant that gave up: people and sentences.
     fn behind_the_assistant(&self, call: &CallId, known: &Known, request: &VoiceRequest) -> Option<Response> {
         let (numbers, now) = (self.configuration.numbers(), Timestamp::now());
         let ladder = numbers.ladder(request.to.as_deref()).filter(|it| it.tenant == known.tenant)?;
         let (assistant, _) = ladder.assistant(now)?;
-        let is_other = |place: &usize| !matches!(ladder.step(*place, now), Some(Step::Assistant(_)));
-        let next = (assistant + 1..).find(is_other)?;
-        self.climb(call, ladder, next, now, request).ok().map(|it| it.2)
+        self.climb(call, ladder, assistant + 1, Who::People, now, request).ok().map(|it| it.2)
     }
 
     /// Connects the caller with a destination, or apologises where there is none.

@@ -9,6 +9,7 @@ use call::CallConfig;
 use url::Url;
 
 use crate::configuration::Templates;
+use crate::ladder::Who;
 use crate::phrases::Language;
 
 /// Orders for Twilio's own retries, in the fragment of an address: four of them on any failure, 1.5 s to connect, 4 s to
@@ -73,9 +74,10 @@ impl PublicUrl {
         (format!("{plain}#{RETRIES}"), plain)
     }
 
-    /// What Twilio asks when somebody of a number's ladder was rung.
-    pub(crate) fn rung(&self, call: &CallId, place: usize) -> String {
-        format!("{}#{RETRIES}", self.http(&format!("/twilio/rung/{call}/{place}")))
+    /// What Twilio asks when somebody of a number's ladder was rung; who may be tried next is part of it.
+    pub(crate) fn rung(&self, call: &CallId, place: usize, next: Who) -> String {
+        let who = if next == Who::Everybody { "rung" } else { "people" };
+        format!("{}#{RETRIES}", self.http(&format!("/twilio/{who}/{call}/{place}")))
     }
 
     /// What Twilio asks when the other leg of a transfer is over.
