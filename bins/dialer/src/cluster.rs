@@ -29,7 +29,7 @@ const ENCRYPTION_KEY: &str = "00112233445566778899aabbccddeeff001122334455667788
 const CALLER: &str = "+15550100001";
 const CALLED: &str = "+15550100002";
 /// A server is ready, or ends by itself, within this time.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Servers that are started, killed and asked as an operator would, and who talks to them.
 pub struct Cluster {

@@ -10,7 +10,7 @@ use store::{Line, Speaker, Store};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn offhook() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_offhook"))

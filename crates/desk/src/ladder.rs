@@ -134,6 +134,14 @@ impl Ladder {
         })
     }
 
+    /// What we say ourselves is said in the language of who would answer.
+    pub fn language(&self, now: Timestamp) -> Language {
+        self.assistant(now)
+            .map(|it| it.1)
+            .or_else(|| self.assistants().first().copied())
+            .map_or(Language::default(), |it| it.language)
+    }
+
     /// Every assistant that may answer at some time.
     pub fn assistants(&self) -> Vec<&Route> {
         let mut found = Vec::new();

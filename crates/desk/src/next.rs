@@ -183,8 +183,7 @@ impl Desk {
             Ok(response) => self.count("voice", if repeated { "repeated" } else { "answered" }, response.clone()),
             Err(refusal) => {
                 self.forget(request);
-                let language = ladder.assistant(now).map_or(Language::default(), |it| it.1.language);
-                self.refuse("voice", language, refusal)
+                self.refuse("voice", ladder.language(now), refusal)
             }
         }
     }
@@ -192,15 +191,14 @@ impl Desk {
     /// The voice webhook of a call failed: whoever is rung when nobody can answer, or an apology. From memory alone.
     pub fn fallback(&self, to: Option<&str>) -> Response {
         let numbers = self.configuration.numbers();
-        let language = numbers.route(to, Timestamp::now()).map_or(Language::default(), |it| it.language);
+        let language = numbers.ladder(to).map_or(Language::default(), |it| it.language(Timestamp::now()));
         let last_resort = self.settings.last_resort.as_ref().and_then(|it| self.settings.destinations.get(it));
         let Some(number) = last_resort else {
             return self.count("fallback", "apology", sentence(language, Language::apology));
         };
         let dial = Dial { timeout: Some(RING_SECONDS), answer_on_bridge: Some(true), ..Dial::to(Number::new(number)) };
         let document = Response::new().with(dial).expect("destinations were checked at start");
-        // Heard when nobody answers there either.
-        self.count("fallback", "last_resort", document.say(language.apology(), language.say()).hangup())
+        self.count("fallback", "last_resort", document.hangup())
     }
 
     async fn answer_first(
@@ -279,7 +277,7 @@ impl Desk {
                         ..Dial::to(Number::new(&person.number))
                     };
                     let document = Response::new().with(dial).expect("routes and PUBLIC_URL were checked");
-                    return Ok((name, Language::default(), document));
+                    return Ok((name, ladder.language(now), document));
                 }
                 Step::Message(it) => {
                     return Ok((name, it.language, Response::new().say(&it.text, it.language.say()).hangup()));
@@ -335,10 +333,12 @@ impl Desk {
         if over || outcome.is_some_and(|it| matches!(it, CallStatus::Completed | CallStatus::InProgress)) {
             return self.count("rung", "hangup", Response::new().hangup());
         }
-        match ladder.map(|it| self.climb(call, it, place + 1, next, now, request)) {
-            Some(Ok((_, _, document))) => self.count("rung", "next", document),
-            Some(Err(refusal)) => self.refuse("rung", Language::default(), refusal),
-            None => self.count("rung", "apology", sentence(Language::default(), Language::apology)),
+        let Some(ladder) = ladder else {
+            return self.count("rung", "apology", sentence(Language::default(), Language::apology));
+        };
+        match self.climb(call, ladder, place + 1, next, now, request) {
+            Ok((_, _, document)) => self.count("rung", "next", document),
+            Err(refusal) => self.refuse("rung", ladder.language(now), refusal),
         }
     }
 
@@ -376,7 +376,7 @@ impl Desk {
         if !matches!(ladder.step(0, now), Some(Step::Assistant(_))) {
             // There was no stream that could be resumed.
             let climbed = self.climb(call, ladder, 0, Who::Everybody, now, request);
-            return climbed.map_or_else(|refusal| self.refuse("voice", Language::default(), refusal), |it| it.2);
+            return climbed.map_or_else(|refusal| self.refuse("voice", ladder.language(now), refusal), |it| it.2);
         }
         let Some(known) = self.known(call, 0, request).await else {
             return sentence(Language::default(), Language::apology);

@@ -26,6 +26,9 @@ use crate::twiml::{Fault, Stream};
 const BUFFER_BYTES_MAX: usize = 10 * 60 * 8000;
 /// Longest wait for what a step of the script expects.
 const STEP_TIMEOUT: Duration = Duration::from_secs(25);
+/// When this process was late by more than this the whole machine stood still, and the server with it: the telephone network
+/// is taken to have stood still too. Otherwise callers would hear silence that no server could have filled.
+const STANDSTILL: Duration = Duration::from_millis(60);
 /// People do not answer at once.
 const REACTION: Duration = Duration::from_millis(250);
 
@@ -475,7 +478,12 @@ async fn converse(
                 }
                 Some(Err(_)) | None => Err(()),
             },
-            _ = clock.tick() => session.tick(caller).await,
+            due = clock.tick() => {
+                if due.elapsed() > STANDSTILL {
+                    clock.reset();
+                }
+                session.tick(caller).await
+            }
         };
         if sent.is_err() {
             return lost(network);
