@@ -72,7 +72,7 @@ pub struct NewCall {
     pub amd: Option<Amd>,
     /// Recorded by Twilio, in two channels; told to this absolute address.
     pub recording_callback: Option<String>,
-    /// From [`CallFilter`]'s caller: permits to show the original caller's number.
+    /// From the webhook of a call that is passed on: permits to show the original caller's number.
     pub call_token: Option<String>,
 }
 

@@ -64,7 +64,7 @@ impl std::fmt::Debug for Rest {
 pub struct Page<T> {
     /// In the API's order, usually the newest first.
     pub items: Vec<T>,
-    /// For [`Rest::next_page`]; `None` at the end.
+    /// For [`Rest::next_calls`] and [`Rest::next_numbers`]; `None` at the end.
     pub next: Option<String>,
 }
 
