@@ -1,6 +1,8 @@
 //! Real processes, real sockets, real time: a call survives the death of the server, and its orderly end.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dialer::{Cluster, Report, faults};
@@ -80,10 +82,31 @@ async fn download(cluster: &Cluster, path: &str) -> (u16, Vec<u8>) {
     (status, answer.split_off(body))
 }
 
-/// Prints what a run found; every goal of it is met.
-fn judge(report: &Report) {
-    println!("{report}");
-    assert!(report.holds(), "{report}");
+/// Every goal of a run is met. One that was disturbed by a machine that stood still says nothing about the server: it is made
+/// once more.
+async fn judge(run: impl AsyncFn() -> anyhow::Result<Report>) {
+    const STANDSTILL: Duration = Duration::from_millis(100);
+    for attempt in 1.. {
+        let longest = Arc::new(AtomicU64::new(0));
+        let watched = longest.clone();
+        let watching = tokio::spawn(async move {
+            let mut clock = tokio::time::interval(Duration::from_millis(10));
+            loop {
+                let late = clock.tick().await.elapsed();
+                watched.fetch_max(late.as_millis() as u64, Ordering::Relaxed);
+            }
+        });
+        let found = run().await;
+        watching.abort();
+        if let Ok(report) = &found
+            && report.holds()
+        {
+            return println!("{report}");
+        }
+        let late = Duration::from_millis(longest.load(Ordering::Relaxed));
+        assert!(late > STANDSTILL && attempt < 3, "late by {late:?} at most: {found:?}");
+        println!("once more, because the machine stood still for {late:?}: {found:?}");
+    }
 }
 
 #[tokio::test]
@@ -123,20 +146,20 @@ async fn a_call_goes_on_with_the_next_process_after_sigterm() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_of_a_killed_node_go_on_with_the_other_one() {
-    judge(&faults::kill9(offhook(), 6).await.unwrap());
+    judge(async || faults::kill9(offhook(), 6).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_do_not_notice_a_database_that_hangs_and_dies_and_it_misses_nothing() {
     // F12, F13, F21, G8.
     let away = Duration::from_secs(10);
-    judge(&faults::database(offhook(), 4, away, faults::How::FreezeAndKill).await.unwrap());
+    judge(async || faults::database(offhook(), 4, away, faults::How::FreezeAndKill).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recordings_reach_a_bucket_that_was_away() {
     // F15
-    judge(&faults::objects(offhook(), 2, Duration::ZERO).await.unwrap());
+    judge(async || faults::objects(offhook(), 2, Duration::ZERO).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
