@@ -4,7 +4,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,8 +11,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response};
 use sim::{
-    AssistantScript, Balancer, Behaviour, CallOutcome, CallerScript, Network, OpenAi, OutputFormat, Speech, TelephoneNetwork,
-    Timeline,
+    AssistantScript, Balancer, Behaviour, CallOutcome, CallerScript, Lateness, Network, OpenAi, OutputFormat, Speech,
+    TelephoneNetwork, Timeline,
 };
 use store::Store;
 use tokio::process::{Child, Command};
@@ -46,8 +45,8 @@ pub struct Cluster {
     pub environment: Vec<(String, String)>,
     provider: SocketAddr,
     pub timeline: Timeline,
-    /// Longest time that the callers' own process was late, in microseconds.
-    late_us: Arc<AtomicU64>,
+    /// How late the callers' own process was.
+    lateness: Lateness,
     stop: CancellationToken,
 }
 
@@ -75,8 +74,6 @@ impl Cluster {
             address = front.local_addr()?;
             tokio::spawn(Balancer { servers: nodes.clone() }.serve(front, stop.clone()));
         }
-        let late_us = Arc::<AtomicU64>::default();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(watch_lateness(late_us.clone())));
         let folder = tempfile::tempdir()?;
         let database = database.unwrap_or_else(|| format!("sqlite:{}", folder.path().join("offhook.db").display()));
         Ok(Self {
@@ -89,7 +86,7 @@ impl Cluster {
             environment: Vec::new(),
             provider,
             timeline,
-            late_us,
+            lateness: Lateness::watch(),
             stop,
         })
     }
@@ -259,21 +256,13 @@ impl Cluster {
     /// How late the callers themselves were at worst: above the 200 ms that telephone networks hold, what callers heard says
     /// more about this machine than about the server.
     pub fn lateness(&self) -> Duration {
-        Duration::from_micros(self.late_us.load(Ordering::Relaxed))
+        self.lateness.longest()
     }
 
     /// Everything that happened, for whoever looks into a failure.
     pub fn story(&self) -> String {
         let moments = self.timeline.moments();
         moments.iter().map(|it| format!("{:.3} {:?} {}\n", it.0.as_secs_f64(), it.1, it.2)).collect()
-    }
-}
-
-async fn watch_lateness(late_us: Arc<AtomicU64>) {
-    let mut clock = tokio::time::interval(Duration::from_millis(10));
-    loop {
-        let due = clock.tick().await;
-        late_us.fetch_max(due.elapsed().as_micros() as u64, Ordering::Relaxed);
     }
 }
 

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use bridge::{AssistantPlan, ElevenLabsPlan, LivePlan, OpenAiPlan, SoundPlan, TranscriptionPlan, Turns};
 use call::{CallConfig, Confirm, HeardBy, Interruption, KeyAction, Meanwhile};
-use desk::{Assistant, HttpTool, Language, McpServer, Method, PublicUrl, Route, Schema, Settings, Templates, is_e164};
+use desk::{Assistant, HttpTool, Language, McpServer, Method, PublicUrl, Route, Schema, Settings, Templates};
 use media::enhance::Bed;
 use media::file::{Limits, Reader};
 use secrecy::SecretString;
 use toml::de::{DeTable, DeValue};
+use twilio::is_e164;
 use twilio::rest::{Account, Key, Rest};
 use url::Url;
 

@@ -140,13 +140,18 @@ pub(crate) async fn publish(file: &Path, tenant: &str, document: &Path, follows:
     if let Err(problems) = document.routes(tenant, &config.settings.templates) {
         anyhow::bail!("{name} cannot be published:\n  {}", problems.join("\n  "));
     }
+    let own = &config.settings.routes;
+    if let Some(number) = document.numbers.keys().find(|it| own.get(*it).is_some_and(|it| *it.tenant != *tenant)) {
+        anyhow::bail!("{name} cannot be published: {number} is the operator's own, under [[numbers]] of the settings");
+    }
+    let body = serde_json::to_string(&document)?;
+    Document::read(&body).map_err(|problem| anyhow::anyhow!("{name} cannot be published: {problem}"))?;
     if dry_run {
         println!("{} numbers, {} assistants: nothing is wrong", document.numbers.len(), document.assistants.len());
         return Ok(());
     }
     let store = Store::open(config.places.database_url.expose_secret()).await?;
     let numbers: Vec<(&str, bool)> = document.numbers.iter().map(|(number, it)| (number.as_str(), it.active)).collect();
-    let body = serde_json::to_string(&document)?;
     let new = NewConfiguration { author: "operator", body: &body, numbers: &numbers, calls_max: document.calls_max, follows };
     let version = store.tenant(tenant).publish(&new).await?;
     println!("published as version {version}");

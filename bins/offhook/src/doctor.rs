@@ -1,11 +1,11 @@
 //! `offhook doctor`: everything that a first call needs, looked at before the call, with what to do about what is wrong.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use bridge::AssistantPlan;
-use desk::Document;
+use desk::{Answered, Document};
 use reqwest::{Client, StatusCode, redirect};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
@@ -21,6 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SKEW_MAX_S: i64 = 30;
 /// Numbers that are listed one by one.
 const NUMBERS_MAX: usize = 200;
+/// Models and agents that are asked about.
+const PROVIDERS_MAX: usize = 50;
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,8 +81,8 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     let (database, published) = database(config).await;
     found.extend(database);
     found.extend(public_address(config, &http).await);
-    found.extend(providers(config, &http).await);
-    found.extend(account(config, &published).await);
+    found.extend(providers(config, &published, &http).await);
+    found.extend(account(config, &published.into_keys().collect()).await);
     found
 }
 
@@ -100,9 +102,9 @@ fn disk(folder: &Path) -> Finding {
 }
 
 /// The database, what tenants have published in it, and their numbers.
-async fn database(config: &Config) -> (Vec<Finding>, BTreeSet<String>) {
+async fn database(config: &Config) -> (Vec<Finding>, BTreeMap<String, Answered>) {
     let fix = "give the right DATABASE_URL, start the database, or run `offhook migrate`: the error says which";
-    let none = BTreeSet::new();
+    let none = BTreeMap::new();
     let store = match Store::open(config.places.database_url.expose_secret()).await {
         Ok(store) => store,
         Err(error) => return (vec![failed("database", error.to_string(), fix)], none),
@@ -116,11 +118,11 @@ async fn database(config: &Config) -> (Vec<Finding>, BTreeSet<String>) {
     };
     let others = nodes.iter().filter(|it| it.silent_ms < 10_000).count();
     let mut found = vec![ok("database", format!("it answers, its schema is right; {others} servers are running on it"))];
-    let mut numbers = BTreeSet::new();
+    let mut numbers = BTreeMap::new();
     for it in published {
         let read = Document::read(&it.body).map_err(|error| vec![error]);
         match read.and_then(|document| document.routes(&it.tenant, &config.settings.templates)) {
-            Ok(routes) => numbers.extend(routes.into_keys()),
+            Ok(routes) => numbers.extend(routes),
             Err(problems) => {
                 let told = format!("version {} of {} cannot be used: {}", it.version, it.tenant, problems.join("; "));
                 found.push(failed("tenants", told, "publish one that can be, or give this server the providers that it names"));
@@ -130,7 +132,7 @@ async fn database(config: &Config) -> (Vec<Finding>, BTreeSet<String>) {
     (found, numbers)
 }
 
-/// The way that Twilio comes: address, encryption, upgrade, signatures; and the clock, by what the answer says.
+/// The way that Twilio comes: address, encryption, upgrade, signatures.
 async fn public_address(config: &Config, http: &Client) -> Vec<Finding> {
     let url = &config.settings.public_url;
     let start = "start `offhook serve`, or the tunnel or proxy in front of it; PUBLIC_URL must be its address";
@@ -162,11 +164,10 @@ async fn public_address(config: &Config, http: &Client) -> Vec<Finding> {
         let fix = "Twilio needs https, unless this is a simulator";
         found.push(finding("public address", Verdict::Warning, format!("{address} answers, unencrypted"), Some(fix)));
     }
-    found.push(clock(answer.headers().get("date").and_then(|it| it.to_str().ok())));
     match config.auth_tokens.first() {
         Some(token) => {
             found.push(signatures(url, token.expose_secret(), http).await);
-            found.push(media_socket(url, token.expose_secret(), http).await);
+            found.push(media_socket(&config.settings.node_url, token.expose_secret(), http).await);
         }
         None => {
             found.push(finding(
@@ -181,18 +182,25 @@ async fn public_address(config: &Config, http: &Client) -> Vec<Finding> {
     found
 }
 
+/// What time it is where a provider is.
+fn note_date(answer: &reqwest::Response, date: &mut Option<String>) {
+    if let Some(told) = answer.headers().get("date").and_then(|it| it.to_str().ok()) {
+        *date = Some(told.to_owned());
+    }
+}
+
 fn clock(date: Option<&str>) -> Finding {
     let told = date.and_then(|it| jiff::fmt::rfc2822::parse(it).ok());
-    let Some(told) = told else { return skipped("clock", "nobody told the time") };
+    let Some(told) = told else { return skipped("clock", "no provider has told the time") };
     let skew = jiff::Timestamp::now().as_second() - told.timestamp().as_second();
     if skew.abs() > SKEW_MAX_S {
         return failed(
             "clock",
-            format!("this machine is {skew} s off the server's"),
+            format!("this machine is {skew} s off the provider's"),
             "let the system set its clock by the network (NTP)",
         );
     }
-    ok("clock", format!("within {} s of the server's", skew.abs().max(1)))
+    ok("clock", format!("within {} s of the provider's", skew.abs().max(1)))
 }
 
 /// A callback about a call that does not exist, signed and not: the first must be believed, the second must not.
@@ -246,20 +254,44 @@ async fn media_socket(url: &desk::PublicUrl, token: &str, http: &Client) -> Find
     }
 }
 
-async fn providers(config: &Config, http: &Client) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for plan in config.settings.templates.plans.values() {
+/// Keys, models and agents of everybody who may answer a call; and the clock, by what the answers say.
+async fn providers(config: &Config, published: &BTreeMap<String, Answered>, http: &Client) -> Vec<Finding> {
+    let (mut found, mut date) = (Vec::new(), None);
+    let settings = &config.settings;
+    let answering = settings.routes.values().chain(&settings.fallback);
+    let answering = answering.chain(published.values().flat_map(|it| it.ladder.assistants()));
+    // By what is asked of the provider: assistants with words of their own have the model in common.
+    let mut used = BTreeMap::new();
+    for plan in answering.flat_map(|it| &it.assistants) {
+        let asked = match plan {
+            AssistantPlan::OpenAi(it) => (0, it.model.clone()),
+            AssistantPlan::Live(it) => (1, it.model.clone()),
+            AssistantPlan::ElevenLabs(it) => (2, it.agent_id.clone()),
+        };
+        used.insert(asked, plan);
+    }
+    for plan in used.values().take(PROVIDERS_MAX) {
         found.push(match plan {
-            AssistantPlan::OpenAi(it) => model(http, "OpenAI", &it.url, &it.model, it.api_key.expose_secret()).await,
-            AssistantPlan::Live(it) => model(http, "OpenAI Live", &it.url, &it.model, it.api_key.expose_secret()).await,
-            AssistantPlan::ElevenLabs(it) => agent(http, it).await,
+            AssistantPlan::OpenAi(it) => model(http, "OpenAI", &it.url, &it.model, it.api_key.expose_secret(), &mut date).await,
+            AssistantPlan::Live(it) => {
+                model(http, "OpenAI Live", &it.url, &it.model, it.api_key.expose_secret(), &mut date).await
+            }
+            AssistantPlan::ElevenLabs(it) => agent(http, it, &mut date).await,
         });
     }
+    found.push(clock(date.as_deref()));
     found
 }
 
 /// Whether the key may use the model.
-async fn model(http: &Client, check: &'static str, socket: &url::Url, model: &str, key: &str) -> Finding {
+async fn model(
+    http: &Client,
+    check: &'static str,
+    socket: &url::Url,
+    model: &str,
+    key: &str,
+    date: &mut Option<String>,
+) -> Finding {
     let Some(base) = socket.as_str().split("/v1/").next().filter(|_| socket.path().starts_with("/v1/")) else {
         return skipped(
             check,
@@ -267,7 +299,11 @@ async fn model(http: &Client, check: &'static str, socket: &url::Url, model: &st
         );
     };
     let address = format!("{}/v1/models/{model}", base.replacen("ws", "http", 1));
-    match http.get(&address).bearer_auth(key).send().await.map(|it| it.status()) {
+    let answer = http.get(&address).bearer_auth(key).send().await;
+    if let Ok(answer) = &answer {
+        note_date(answer, date);
+    }
+    match answer.map(|it| it.status()) {
         Ok(StatusCode::OK) => ok(check, format!("the key may use {model}")),
         Ok(StatusCode::UNAUTHORIZED) => {
             failed(check, "the key is refused", "set OPENAI_API_KEY to a key of the project that pays")
@@ -289,15 +325,15 @@ async fn model(http: &Client, check: &'static str, socket: &url::Url, model: &st
 }
 
 /// Whether the agent is there, and speaks as telephones do.
-async fn agent(http: &Client, plan: &bridge::ElevenLabsPlan) -> Finding {
+async fn agent(http: &Client, plan: &bridge::ElevenLabsPlan, date: &mut Option<String>) -> Finding {
     const CHECK: &str = "ElevenLabs";
-    if plan.agent_id.is_empty() {
-        return skipped(CHECK, "no agent is set for everybody: assistants name their own");
-    }
     let Some(key) = &plan.api_key else { return skipped(CHECK, "without a key a public agent cannot be looked at") };
     let address = format!("{}/v1/convai/agents/{}", plan.base_url.as_str().trim_end_matches('/'), plan.agent_id);
     let answer = match http.get(&address).header("xi-api-key", key.expose_secret()).send().await {
-        Ok(answer) => answer,
+        Ok(answer) => {
+            note_date(&answer, date);
+            answer
+        }
         Err(error) => {
             let found = format!("{address} does not answer: {}", error.without_url());
             return failed(CHECK, found, "let this machine reach the provider over https");

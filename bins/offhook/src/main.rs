@@ -13,11 +13,13 @@ use bridge::net::Internet;
 use clap::{Parser, Subcommand};
 use offhook::config::{self, Config};
 use offhook::convert::Convert;
+use offhook::demo::{self, Report};
 use offhook::doctor::{self, Verdict};
+use offhook::scenario;
 use offhook::server::{Parts, Server};
-use offhook::stage::{Format, Options, Provider};
-use offhook::{demo, scenario};
+use offhook::stage::{Format, Options, Provider, Stage};
 use secrecy::ExposeSecret as _;
+use sim::Lateness;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -424,18 +426,14 @@ async fn show(provider: Provider, format: Format, language: String, calls: usize
     if let Ok(filter) = std::env::var("RUST_LOG") {
         log(&filter);
     }
-    let folder = tempfile::Builder::new().prefix("offhook-demo-").tempdir()?.keep();
-    let options = Options {
-        language,
-        calls,
-        calls_max: calls + 10,
-        network: sim::Network::Loopback,
-        virtual_time: false,
-        print: true,
-        ..Options::simulated(provider, format, &folder)
-    };
     println!("A call in real time: {provider:?}, {format:?}, {} call{}.\n", calls, if calls == 1 { "" } else { "s" });
-    let (report, stage) = demo::run(&options).await?;
+    let lateness = Lateness::watch();
+    let (mut folder, mut report, mut stage) = perform(provider, format, &language, calls).await?;
+    if !report.failures().is_empty() && lateness.is_disturbed() {
+        println!("\nThis machine stood still for {:.1?}: once more.\n", lateness.longest());
+        stage.strike().await;
+        (folder, report, stage) = perform(provider, format, &language, calls).await?;
+    }
     print!("{}", report.text);
     println!("\nSteps");
     for check in &report.checks {
@@ -455,6 +453,22 @@ async fn show(provider: Provider, format: Format, language: String, calls: usize
     }
     stage.strike().await;
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Plays the demo's story in a folder of its own.
+async fn perform(provider: Provider, format: Format, language: &str, calls: usize) -> Result<(PathBuf, Report, Stage)> {
+    let folder = tempfile::Builder::new().prefix("offhook-demo-").tempdir()?.keep();
+    let options = Options {
+        language: language.to_owned(),
+        calls,
+        calls_max: calls + 10,
+        network: sim::Network::Loopback,
+        virtual_time: false,
+        print: true,
+        ..Options::simulated(provider, format, &folder)
+    };
+    let (report, stage) = demo::run(&options).await?;
+    Ok((folder, report, stage))
 }
 
 async fn play(name: &str, assistant: Option<Provider>) -> Result<ExitCode> {

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use bridge::CallId;
 use desk::Who;
 use http::{StatusCode, header};
-use twilio::{CallStatus, Form, MissingParameter, StreamStatus, VoiceRequest, twiml};
+use twilio::{DialEnded, Form, MissingParameter, StreamStatus, VoiceRequest, twiml};
 
 use crate::App;
 use crate::problem::problem;
@@ -43,7 +43,7 @@ pub(crate) async fn next(State(app): State<App>, Path((call, epoch)): Path<(Stri
 }
 
 pub(crate) async fn dialled(State(app): State<App>, Path((call, epoch)): Path<(String, u32)>, Signed(form): Signed) -> Response {
-    let outcome = form.get("DialCallStatus").map(CallStatus::parse);
+    let outcome = DialEnded::from_form(&form).ok().and_then(|it| it.status);
     match VoiceRequest::from_form(&form) {
         Ok(request) => match app.desk.dialled(&id(&call), epoch, outcome.as_ref(), &request).await {
             Ok(document) => render(&document),
@@ -62,7 +62,7 @@ pub(crate) async fn people(State(app): State<App>, Path((call, place)): Path<(St
 }
 
 async fn after_ringing(app: &App, call: &CallId, place: u32, next: Who, form: &Form) -> Response {
-    let outcome = form.get("DialCallStatus").map(CallStatus::parse);
+    let outcome = DialEnded::from_form(form).ok().and_then(|it| it.status);
     match VoiceRequest::from_form(form) {
         Ok(request) => render(&app.desk.rung(call, place, next, outcome.as_ref(), &request).await),
         Err(missing) => unusable(&missing),

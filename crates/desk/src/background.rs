@@ -166,10 +166,13 @@ impl Background {
         let mut hints = self.store.hints(Topic::Facts);
         let mut feed = self.store.feed(self.ledger.journal().id()).await?;
         while self.ledger.has_listeners() {
-            for entry in feed.next().await? {
+            let facts = feed.next().await?;
+            if facts.is_empty() {
+                hints.wait(FEED).await;
+            }
+            for entry in facts {
                 self.ledger.pass_on(entry);
             }
-            hints.wait(FEED).await;
         }
         Ok(())
     }
@@ -291,6 +294,7 @@ impl Handler for KeepRecording {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::ringing;
     use store::{Entry, Fact, Position};
 
     #[tokio::test]
@@ -301,19 +305,6 @@ mod tests {
         let place = folder.path().join("objects");
         let objects = Objects::open(place.to_str().unwrap(), [], store.clone(), sealer).unwrap();
         let number = "+40711111111";
-        let ringing = |call: &str| Fact::Ringing {
-            call_sid: format!("CA{call}"),
-            account_sid: "AC1".into(),
-            from: Some(number.into()),
-            to: None,
-            direction: "inbound".into(),
-            api_version: None,
-            forwarded_from: None,
-            caller_name: None,
-            assistant: "a".into(),
-            language: "en".into(),
-            node: "n".into(),
-        };
         let mut files = Vec::new();
         for (call, tenant) in [("erased", "t"), ("kept", "other")] {
             let file = folder.path().join(format!("{call}.wav"));
@@ -321,7 +312,14 @@ mod tests {
             let location = file.display().to_string();
             let recorded = Fact::Recorded { stream: 0, location, channels: 2, length_ms: 1, sha256: Some("00".into()) };
             let entry = |seq, fact| Entry { tenant: tenant.into(), call: call.into(), epoch: 0, seq, at_ms: 1, fact };
-            store.apply("j", &[entry(0, ringing(call)), entry(1, recorded)], Position::default()).await.unwrap();
+            store
+                .apply(
+                    "j",
+                    &[entry(0, ringing(&format!("CA{call}"), "AC1", Some(number))), entry(1, recorded)],
+                    Position::default(),
+                )
+                .await
+                .unwrap();
             files.push(file);
         }
         assert_eq!(objects.erase("t", number).await.unwrap(), (1, 0), "its recording is still on the disk of calls");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bridge::AssistantPlan;
@@ -13,6 +13,7 @@ use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use store::{ConfigurationRow, Store, StoreError};
+use twilio::is_e164;
 
 use crate::ladder::{Ladder, Person, Rung, Schedule, Sentence};
 use crate::phrases::Language;
@@ -172,6 +173,14 @@ impl Templates {
         if assistants.is_empty() && problems.is_empty() {
             problems.push("no provider is named: expected openai, elevenlabs or openai-live".into());
         }
+        let takes_words = |it: &AssistantPlan| !matches!(it, AssistantPlan::ElevenLabs(it) if !it.allow_overrides);
+        if (it.instructions.is_some() || it.greeting.is_some() || it.voice.is_some()) && !assistants.iter().any(takes_words) {
+            problems.push(
+                "instructions, greeting and voice are the ElevenLabs agent's own: change them there, or have its overrides permitted \
+                 there and elevenlabs.allow_overrides set by the operator"
+                    .into(),
+            );
+        }
         if problems.is_empty() {
             Ok(Route { tenant: tenant.into(), name: name.into(), assistants, language })
         } else {
@@ -200,32 +209,22 @@ fn with(plan: &AssistantPlan, it: &Assistant, language: Language) -> Result<Assi
         AssistantPlan::ElevenLabs(plan) => {
             let agent_id = or(&it.agent_id, &plan.agent_id);
             if agent_id.is_empty() {
-                return Err(
-                    "agent_id is missing: expected the id of an ElevenLabs agent, because the operator has set none".into()
-                );
-            }
-            if !plan.allow_overrides && (it.instructions.is_some() || it.greeting.is_some() || it.voice.is_some()) {
-                return Err("instructions, greeting and voice are the ElevenLabs agent's own: change them there, or have its \
-                            overrides permitted there and `elevenlabs.allow_overrides` set by the operator"
+                return Err("agent_id is missing: name an ElevenLabs agent here, or for everybody as elevenlabs.agent_id \
+                            (ELEVENLABS_AGENT_ID)"
                     .into());
             }
+            // Of several providers one has words of its own and the others take these.
+            let said = |own: &Option<String>| own.clone().filter(|_| plan.allow_overrides);
             AssistantPlan::ElevenLabs(Arc::new(bridge::ElevenLabsPlan {
                 agent_id,
-                prompt: it.instructions.clone().or_else(|| plan.prompt.clone()),
-                first_message: it.greeting.clone().or_else(|| plan.first_message.clone()),
-                voice_id: it.voice.clone().or_else(|| plan.voice_id.clone()),
+                prompt: said(&it.instructions).or_else(|| plan.prompt.clone()),
+                first_message: said(&it.greeting).or_else(|| plan.first_message.clone()),
+                voice_id: said(&it.voice).or_else(|| plan.voice_id.clone()),
                 language: language.code().into(),
                 ..(**plan).clone()
             }))
         }
     })
-}
-
-/// Whether a text is a number in E.164.
-pub fn is_e164(number: &str) -> bool {
-    number
-        .strip_prefix('+')
-        .is_some_and(|it| (4..=15).contains(&it.len()) && it.bytes().all(|it| it.is_ascii_digit()) && !it.starts_with('0'))
 }
 
 impl Document {
@@ -245,17 +244,28 @@ impl Document {
     /// # Errors
     /// Everything that is wrong, with its place.
     pub fn routes(&self, tenant: &str, templates: &Templates) -> Result<BTreeMap<String, Answered>, Vec<String>> {
-        let mut compiler = Compiler { document: self, tenant, templates, problems: Vec::new() };
+        let mut compiler = Compiler {
+            document: self,
+            templates,
+            assistants: BTreeMap::new(),
+            rungs: BTreeMap::new(),
+            under_way: 0,
+            problems: Vec::new(),
+        };
         for (name, it) in &self.assistants {
-            if let Err(found) = templates.route(tenant, name, it) {
-                compiler.problems.extend(found.into_iter().map(|it| format!("assistants.{name}: {it}")));
+            match templates.route(tenant, name, it) {
+                Ok(route) => drop(compiler.assistants.insert(name, Some(route))),
+                Err(found) => {
+                    compiler.assistants.insert(name, None);
+                    compiler.problems.extend(found.into_iter().map(|it| format!("assistants.{name}: {it}")));
+                }
             }
             if self.routes.contains_key(name) {
                 compiler.problems.push(format!("routes.{name}: an assistant has that name: choose another one"));
             }
         }
         for name in self.routes.keys() {
-            compiler.check(name);
+            compiler.rung(&format!("routes.{name}"), name);
         }
         let mut routes = BTreeMap::new();
         for (number, it) in &self.numbers {
@@ -263,10 +273,10 @@ impl Document {
             if !is_e164(number) {
                 compiler.problems.push(format!("{place}: expected E.164, + and 4 to 15 digits, such as +40312345678"));
             }
-            let first = compiler.rung(&format!("{place}.route"), &it.route, 0);
-            let further: Vec<_> = it.fallback.iter().map(|name| compiler.rung(&format!("{place}.fallback"), name, 0)).collect();
+            let first = compiler.rung(&format!("{place}.route"), &it.route);
+            let further: Vec<_> = it.fallback.iter().map(|name| compiler.rung(&format!("{place}.fallback"), name)).collect();
             if let (Some(first), Some(further)) = (first, further.into_iter().collect::<Option<Vec<_>>>()) {
-                let ladder = Ladder::new(tenant, first, further);
+                let ladder = Ladder::new(tenant, first.rung, further.into_iter().map(|it| it.rung));
                 routes.insert(number.clone(), Answered { ladder, active: it.active });
             }
         }
@@ -274,8 +284,6 @@ impl Document {
         if self.calls_max == Some(0) {
             problems.push("calls_max: expected at least 1; to answer nobody, set `active` of the numbers to false".into());
         }
-        // The same is wrong wherever it is named.
-        problems.dedup();
         if problems.is_empty() { Ok(routes) } else { Err(problems) }
     }
 }
@@ -287,77 +295,106 @@ const MESSAGE_CHARACTERS_MAX: usize = 1000;
 /// How long somebody rings unless it is said.
 const RING_SECONDS: u32 = 25;
 
-/// Makes rungs of names, and collects what is wrong.
+/// Makes rungs of names, each once however often it is named, and collects what is wrong.
 struct Compiler<'a> {
     document: &'a Document,
-    tenant: &'a str,
     templates: &'a Templates,
+    /// `None`: something is wrong with it, which was told.
+    assistants: BTreeMap<&'a str, Option<Route>>,
+    rungs: BTreeMap<&'a str, Option<Compiled>>,
+    /// Opening hours that are being made of others.
+    under_way: usize,
     problems: Vec<String>,
 }
 
-impl Compiler<'_> {
+#[derive(Clone)]
+struct Compiled {
+    rung: Rung,
+    /// Opening hours in it that lie within each other.
+    deep: usize,
+}
+
+impl From<Rung> for Compiled {
+    fn from(rung: Rung) -> Self {
+        Self { rung, deep: 0 }
+    }
+}
+
+impl<'a> Compiler<'a> {
     fn wrong<T>(&mut self, place: &str, problem: impl std::fmt::Display) -> Option<T> {
         self.problems.push(format!("{place}: {problem}"));
         None
     }
 
-    /// Checks a route whether or not a number names it.
-    fn check(&mut self, name: &str) {
-        self.rung(&format!("routes.{name}"), name, 0);
-    }
-
-    /// What a name stands for; what is wrong with an assistant is told with the assistant.
-    fn rung(&mut self, place: &str, name: &str, depth: usize) -> Option<Rung> {
-        if let Some(it) = self.document.assistants.get(name) {
-            return self.templates.route(self.tenant, name, it).ok().map(Rung::Assistant);
+    /// What a name stands for.
+    fn rung(&mut self, place: &str, name: &'a str) -> Option<Compiled> {
+        if let Some(it) = self.assistants.get(name) {
+            return it.clone().map(|it| Rung::Assistant(it).into());
         }
-        let Some(kind) = self.document.routes.get(name) else {
+        if let Some(it) = self.rungs.get(name) {
+            return it.clone();
+        }
+        let document = self.document;
+        let Some(kind) = document.routes.get(name) else {
             return self.wrong(place, format!("there is no assistant and no route `{name}`"));
         };
-        let own = format!("routes.{name}");
+        let made = self.make(&format!("routes.{name}"), name, kind);
+        self.rungs.insert(name, made.clone());
+        made
+    }
+
+    fn make(&mut self, own: &str, name: &str, kind: &'a RouteKind) -> Option<Compiled> {
         match kind {
             RouteKind::Dial { number, seconds } => {
                 if !is_e164(number) {
-                    return self.wrong(&own, "number: expected E.164, + and 4 to 15 digits, such as +40312345678");
+                    return self.wrong(own, "number: expected E.164, + and 4 to 15 digits, such as +40312345678");
                 }
                 if self.document.numbers.contains_key(number) {
-                    return self.wrong(&own, "number: it is one of the tenant's own, which would ring itself");
+                    return self.wrong(own, "number: it is one of the tenant's own, which would ring itself");
                 }
                 let seconds = seconds.unwrap_or(RING_SECONDS);
                 if !(5..=600).contains(&seconds) {
-                    return self.wrong(&own, "seconds: expected 5 to 600");
+                    return self.wrong(own, "seconds: expected 5 to 600");
                 }
-                Some(Rung::Dial(Person { name: name.into(), number: number.clone(), seconds }))
+                Some(Rung::Dial(Person { name: name.into(), number: number.clone(), seconds }).into())
             }
             RouteKind::Message { text, language } => {
                 if text.trim().is_empty() || text.chars().count() > MESSAGE_CHARACTERS_MAX {
-                    return self.wrong(&own, format!("text: expected 1 to {MESSAGE_CHARACTERS_MAX} characters"));
+                    return self.wrong(own, format!("text: expected 1 to {MESSAGE_CHARACTERS_MAX} characters"));
                 }
                 let language = match language.as_deref().map_or(Ok(self.templates.language), str::parse) {
                     Ok(language) => language,
-                    Err(expected) => return self.wrong(&own, format!("language: {expected}")),
+                    Err(expected) => return self.wrong(own, format!("language: {expected}")),
                 };
-                Some(Rung::Message(Sentence { name: name.into(), text: text.clone(), language }))
+                Some(Rung::Message(Sentence { name: name.into(), text: text.clone(), language }).into())
             }
             RouteKind::Schedule { time_zone, hours, holidays, open, closed } => {
-                if depth >= SCHEDULES_DEEP {
-                    return self.wrong(&own, "it names itself, or too many opening hours lie within each other");
-                }
                 let Ok(zone) = TimeZone::get(time_zone) else {
-                    return self.wrong(&own, format!("time_zone: `{time_zone}`: expected a name such as Europe/Bucharest"));
+                    return self.wrong(own, format!("time_zone: `{time_zone}`: expected a name such as Europe/Bucharest"));
                 };
-                let hours: Option<Vec<_>> = hours.iter().map(|it| self.spans(&own, it)).collect();
+                let hours: Option<Vec<_>> = hours.iter().map(|it| self.spans(own, it)).collect();
                 let mut days = BTreeSet::new();
                 for day in holidays {
                     match day.parse::<Date>() {
                         Ok(day) => drop(days.insert(day)),
-                        Err(_) => return self.wrong(&own, format!("holidays: `{day}`: expected YYYY-MM-DD")),
+                        Err(_) => return self.wrong(own, format!("holidays: `{day}`: expected YYYY-MM-DD")),
                     }
                 }
-                let open = self.rung(&format!("{own}.open"), open, depth + 1);
-                let closed = self.rung(&format!("{own}.closed"), closed, depth + 1);
-                let hours = hours?.concat();
-                Some(Rung::Schedule(Arc::new(Schedule { zone, hours, holidays: days, open: open?, closed: closed? })))
+                let too_deep = "it names itself, or too many opening hours lie within each other";
+                if self.under_way == SCHEDULES_DEEP {
+                    return self.wrong(own, too_deep);
+                }
+                self.under_way += 1;
+                let open = self.rung(&format!("{own}.open"), open);
+                let closed = self.rung(&format!("{own}.closed"), closed);
+                self.under_way -= 1;
+                let (hours, open, closed) = (hours?.concat(), open?, closed?);
+                let deep = 1 + open.deep.max(closed.deep);
+                if deep > SCHEDULES_DEEP {
+                    return self.wrong(own, too_deep);
+                }
+                let schedule = Schedule { zone, hours, holidays: days, open: open.rung, closed: closed.rung };
+                Some(Compiled { rung: Rung::Schedule(Arc::new(schedule)), deep })
             }
         }
     }
@@ -455,6 +492,8 @@ pub struct Configuration {
 
 #[derive(Debug, Default)]
 struct Known {
+    /// What was published when it was last looked at: the newest version by tenant.
+    versions: BTreeMap<String, u64>,
     /// The newest documents that could be used.
     rows: Vec<ConfigurationRow>,
     /// When what is on disk was written.
@@ -497,7 +536,7 @@ impl Configuration {
             Ok(Some(it)) => {
                 let taken = Timestamp::from_millisecond(it.taken_at_ms).unwrap_or_default();
                 tracing::warn!(problem, "the database does not say who answers which number: taken as it was at {taken}");
-                self.known.lock().unwrap_or_else(PoisonError::into_inner).written_at_ms = it.taken_at_ms;
+                self.known().written_at_ms = it.taken_at_ms;
                 self.take(it.configurations);
             }
             Ok(None) => tracing::warn!(problem, "the database does not say who answers which number, nor does the disk"),
@@ -507,46 +546,49 @@ impl Configuration {
         }
     }
 
-    /// Takes what is published now.
+    /// Takes what is published now, if that is anything new.
     pub async fn refresh(&self, store: &Store) -> Result<(), StoreError> {
-        let rows = store.configurations().await?;
-        let changed = self.take(rows.clone());
+        let newest = store.configuration_versions().await?;
         let now = Timestamp::now().as_millisecond();
-        let stale = now - self.known.lock().unwrap_or_else(PoisonError::into_inner).written_at_ms >= SNAPSHOT_AGE_MS;
-        if changed || stale {
-            let (path, snapshot) = (self.snapshot.clone(), Snapshot { taken_at_ms: now, configurations: rows });
-            match tokio::task::spawn_blocking(move || write(&path, &snapshot)).await {
-                Ok(Ok(())) => self.known.lock().unwrap_or_else(PoisonError::into_inner).written_at_ms = now,
-                Ok(Err(error)) => tracing::error!(%error, "who answers which number cannot be written to disk"),
+        let (new, stale) = {
+            let known = self.known();
+            (known.versions != newest, now - known.written_at_ms >= SNAPSHOT_AGE_MS)
+        };
+        if new {
+            self.take(store.configurations().await?);
+            self.known().versions = newest;
+        }
+        if new || stale {
+            let configurations = self.known().rows.clone();
+            let (path, snapshot) = (self.snapshot.clone(), Snapshot { taken_at_ms: now, configurations });
+            let written = tokio::task::spawn_blocking(move || write(&path, &snapshot)).await;
+            match written.map_err(io::Error::other).and_then(|it| it) {
+                Ok(()) => self.known().written_at_ms = now,
                 Err(error) => tracing::error!(%error, "who answers which number cannot be written to disk"),
             }
         }
         Ok(())
     }
 
-    /// Uses documents; one that cannot be used leaves its tenant with the one before. Returns whether anything is new.
-    fn take(&self, rows: Vec<ConfigurationRow>) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = |tenant: &str| known.rows.iter().find(|it| it.tenant == tenant);
-        let mut usable = Vec::new();
-        let (mut numbers, mut calls_max) = (HashMap::new(), HashMap::new());
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uses documents; one that cannot be used leaves its tenant with the one before.
+    fn take(&self, rows: Vec<ConfigurationRow>) {
+        let mut known = self.known();
+        let (mut usable, mut numbers, mut calls_max) = (Vec::new(), HashMap::new(), HashMap::new());
         for row in rows {
-            let known_before = before(&row.tenant).filter(|it| it.version == row.version).is_some();
-            let (row, document, routes) = match self.usable(&row) {
-                Ok((document, routes)) => (row, document, routes),
+            let (row, (document, routes)) = match self.usable(&row) {
+                Ok(it) => (row, it),
                 Err(problems) => {
-                    if !known_before {
-                        let (tenant, version) = (&row.tenant, row.version);
-                        tracing::error!(
-                            tenant,
-                            version,
-                            problems,
-                            "a published configuration cannot be used: the one before stays"
-                        );
+                    let (tenant, version) = (&row.tenant, row.version);
+                    tracing::error!(tenant, version, problems, "a published configuration cannot be used: the one before stays");
+                    let before = known.rows.iter().find(|it| it.tenant == row.tenant).cloned();
+                    match before.and_then(|it| self.usable(&it).ok().map(|made| (it, made))) {
+                        Some(it) => it,
+                        None => continue,
                     }
-                    let Some(row) = before(&row.tenant).cloned() else { continue };
-                    let Ok((document, routes)) = self.usable(&row) else { continue };
-                    (row, document, routes)
                 }
             };
             if let Some(most) = document.calls_max {
@@ -554,9 +596,6 @@ impl Configuration {
             }
             numbers.extend(routes);
             usable.push(row);
-        }
-        if usable == known.rows {
-            return false;
         }
         for (number, it) in &self.own {
             if let Some(other) =
@@ -568,7 +607,6 @@ impl Configuration {
         known.rows = usable;
         let numbers = Numbers { by_number: numbers, fallback: self.fallback.clone(), calls_max };
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(numbers);
-        true
     }
 
     fn usable(&self, row: &ConfigurationRow) -> Result<(Document, BTreeMap<String, Answered>), String> {

@@ -12,11 +12,13 @@ mod orders;
 mod phrases;
 mod reconcile;
 mod routes;
+#[cfg(test)]
+mod testing;
 mod tools;
 
 pub use background::Background;
 pub use configuration::{
-    Answered, Assistant, Configuration, DOCUMENT_BYTES_MAX, Document, Hours, Number, Numbers, RouteKind, Templates, is_e164,
+    Answered, Assistant, Configuration, DOCUMENT_BYTES_MAX, Document, Hours, Number, Numbers, RouteKind, Templates,
 };
 pub use courier::check_endpoint;
 pub use disk::Disk;

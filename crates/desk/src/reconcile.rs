@@ -18,12 +18,14 @@ const YOUNG_MS: i64 = 120_000;
 const OLD_MS: i64 = 7 * 86_400_000;
 /// Asked at a time: Twilio limits requests, and there will be another time.
 const CALLS_MAX: u32 = 50;
+/// The status of a call that is over and that Twilio has no record of.
+const UNKNOWN: &str = "unknown";
 /// Longest wait for the journal.
 const JOURNAL_WAIT: Duration = Duration::from_secs(5);
 
 /// Asks about calls that are open on record and live on no server; returns how many have turned out to be over.
 pub(crate) async fn reconcile(store: &Store, ledger: &Ledger, rest: &Rest, now_ms: i64) -> Result<usize, StoreError> {
-    let open = store.open_calls(now_ms - OLD_MS, now_ms - YOUNG_MS, CALLS_MAX).await?;
+    let open = store.open_calls(rest.account_sid(), now_ms - OLD_MS, now_ms - YOUNG_MS, CALLS_MAX).await?;
     let nodes = store.nodes().await?;
     let live: HashSet<&str> = nodes
         .iter()
@@ -31,26 +33,25 @@ pub(crate) async fn reconcile(store: &Store, ledger: &Ledger, rest: &Rest, now_m
         .flat_map(|it| it.live.iter().map(String::as_str))
         .collect();
     let mut over = 0;
-    for it in open.iter().filter(|it| it.account_sid == rest.account_sid() && !live.contains(it.id.as_str())) {
-        let found = match rest.call(&it.call_sid).await {
-            Ok(found) => found,
-            // Its record was deleted there.
-            Err(error) if error.is_not_found() => continue,
+    for it in open.iter().filter(|it| !live.contains(it.id.as_str())) {
+        let (status, duration_s) = match rest.call(&it.call_sid).await {
+            Ok(found) => (found.status, found.duration),
+            // Its record was deleted there: nobody will ever tell.
+            Err(error) if error.is_not_found() => (UNKNOWN.to_owned(), None),
             Err(error) => {
                 tracing::warn!(%error, "Twilio does not say what became of calls whose end nobody has told");
                 break;
             }
         };
-        let status = CallStatus::parse(&found.status);
         let call = CallId(it.id.as_str().into());
-        if !status.is_terminal() {
-            tracing::warn!(%call, status = found.status, "a call lives at Twilio and on no server: it is left alone");
+        if status != UNKNOWN && !CallStatus::parse(&status).is_terminal() {
+            tracing::warn!(%call, status, "a call lives at Twilio and on no server: it is left alone");
             continue;
         }
         if !ledger.knows(&call) {
             ledger.learn(&call, it.epoch, it.last_seq.map_or(0, |it| it + 1), Vec::new(), None);
         }
-        let fact = Fact::Status { status: status.name().into(), rank: status.rank(), terminal: true, duration_s: found.duration };
+        let fact = Fact::Status { status, rank: CallStatus::Completed.rank(), terminal: true, duration_s };
         over += usize::from(ledger.commit(&call, &it.tenant, fact, JOURNAL_WAIT).await);
     }
     Ok(over)
@@ -59,6 +60,7 @@ pub(crate) async fn reconcile(store: &Store, ledger: &Ledger, rest: &Rest, now_m
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::ringing;
     use axum::Router;
     use axum::extract::Path;
     use axum::response::IntoResponse as _;
@@ -106,29 +108,21 @@ mod tests {
             (6, 300_000, "ACbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"),
             (7, OLD_MS + 1, ACCOUNT),
         ] {
-            let fact = Fact::Ringing {
-                call_sid: sid(call),
-                account_sid: account.into(),
-                from: None,
-                to: None,
-                direction: "inbound".into(),
-                api_version: None,
-                forwarded_from: None,
-                caller_name: None,
-                assistant: "a".into(),
-                language: "en".into(),
-                node: "dead".into(),
-            };
+            let fact = ringing(&sid(call), account, None);
             let entry = Entry { tenant: "t".into(), call: call.to_string(), epoch: 0, seq: 0, at_ms: now - age_ms, fact };
             store.apply("dead", &[entry], Position::default()).await.unwrap();
         }
         let alive =
             Heartbeat { node: "n", address: "http://127.0.0.1:1", version: "1", draining: false, live: &["3".to_owned()] };
         store.heartbeat(&alive).await.unwrap();
-        assert_eq!(reconcile(&store, &ledger, &rest, now).await.unwrap(), 1);
+        assert_eq!(reconcile(&store, &ledger, &rest, now).await.unwrap(), 2);
         ledger.journal().flush().await;
         for row in store.tenant("t").calls(10).await.unwrap() {
-            let expected = if row.id == "1" { ("completed", Some(42)) } else { ("ringing", None) };
+            let expected = match row.id.as_str() {
+                "1" => ("completed", Some(42)),
+                "5" => ("unknown", None),
+                _ => ("ringing", None),
+            };
             assert_eq!((row.status.as_str(), row.duration_s), expected, "{}", row.id);
         }
         assert_eq!(reconcile(&store, &ledger, &rest, now).await.unwrap(), 0, "asked once, it is known");

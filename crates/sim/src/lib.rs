@@ -3,6 +3,7 @@
 mod balancer;
 mod ear;
 mod elevenlabs;
+mod lateness;
 mod live;
 mod net;
 mod openai;
@@ -18,6 +19,7 @@ pub mod web;
 pub use balancer::Balancer;
 pub use ear::{Ear, Heard};
 pub use elevenlabs::ElevenLabs;
+pub use lateness::Lateness;
 pub use live::Live;
 pub use net::{BoxIo, Io, Listener, Network};
 pub use openai::OpenAi;

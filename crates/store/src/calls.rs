@@ -235,7 +235,6 @@ impl Scope<'_> {
 pub struct OpenCall {
     pub tenant: String,
     pub id: String,
-    pub account_sid: String,
     pub call_sid: String,
     pub epoch: u32,
     /// The highest sequence number delivered for that epoch.
@@ -243,22 +242,23 @@ pub struct OpenCall {
 }
 
 impl Store {
-    /// Calls of all tenants whose end nobody has told, begun between two moments (Unix milliseconds), the newest first.
-    pub async fn open_calls(&self, from_ms: i64, to_ms: i64, limit: u32) -> Result<Vec<OpenCall>, StoreError> {
-        let sql = "SELECT tenant, id, account_sid, call_sid, epoch,
+    /// Calls of an account, of all tenants, whose end nobody has told, begun between two moments (Unix milliseconds), the newest
+    /// first.
+    pub async fn open_calls(&self, account_sid: &str, from_ms: i64, to_ms: i64, limit: u32) -> Result<Vec<OpenCall>, StoreError> {
+        let sql = "SELECT tenant, id, call_sid, epoch,
                 (SELECT MAX(seq) FROM call_events e WHERE e.call = c.id AND e.epoch = c.epoch) AS last_seq
-            FROM calls c WHERE ended_at_ms IS NULL AND started_at_ms BETWEEN $1 AND $2 ORDER BY started_at_ms DESC LIMIT $3";
+            FROM calls c WHERE account_sid = $1 AND ended_at_ms IS NULL AND started_at_ms BETWEEN $2 AND $3
+            ORDER BY started_at_ms DESC LIMIT $4";
         let open = |row: &Row| {
             Ok(OpenCall {
                 tenant: row.get("tenant")?,
                 id: row.get("id")?,
-                account_sid: row.get("account_sid")?,
                 call_sid: row.get("call_sid")?,
                 epoch: row.get("epoch")?,
                 last_seq: row.get("last_seq")?,
             })
         };
-        self.read(Wall::None).await?.rows(sql, values![from_ms, to_ms, limit]).await?.iter().map(open).collect()
+        self.read(Wall::None).await?.rows(sql, values![account_sid, from_ms, to_ms, limit]).await?.iter().map(open).collect()
     }
 
     /// Whose a call is: asked without a tenant, because Twilio's requests name none.

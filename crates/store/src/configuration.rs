@@ -1,5 +1,7 @@
 //! What tenants have configured, version by version, and who changed what.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::db::{Row, StoreError, Value, Wall, values};
@@ -85,6 +87,13 @@ impl Store {
         let sql = "SELECT * FROM config_versions c
             WHERE version = (SELECT MAX(version) FROM config_versions d WHERE d.tenant = c.tenant) ORDER BY tenant";
         self.read(Wall::None).await?.rows(sql, &[]).await?.iter().map(configuration).collect()
+    }
+
+    /// The newest version of every tenant: what is asked often.
+    pub async fn configuration_versions(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let sql = "SELECT tenant, MAX(version) AS version FROM config_versions GROUP BY tenant";
+        let rows = self.read(Wall::None).await?.rows(sql, &[]).await?;
+        rows.iter().map(|it| Ok((it.get("tenant")?, it.get("version")?))).collect()
     }
 
     /// Sets what something costs from a moment on.

@@ -129,8 +129,13 @@ async fn what_happens_elsewhere_is_followed_in_order_once_and_from_now_on() {
         deliver("b", &[entry("other", "2", 0, 0, ringing("2"))]).await;
         let mut seen = feed.next().await.unwrap();
         deliver("a", &[entry("t", "1", 0, 1200, said("last"))]).await;
-        seen.extend(feed.next().await.unwrap());
-        assert!(feed.next().await.unwrap().is_empty());
+        loop {
+            let more = feed.next().await.unwrap();
+            if more.is_empty() {
+                break;
+            }
+            seen.extend(more);
+        }
         assert!(seen.iter().filter(|it| it.call == "1").map(|it| it.seq).eq(0..=1200), "in order, each once");
         assert!(facts.iter().all(|it| seen.contains(it)), "as they were");
         assert_eq!(seen.iter().filter(|it| it.call != "1").map(|it| it.tenant.as_str()).collect::<Vec<_>>(), ["other"]);
@@ -158,7 +163,7 @@ async fn a_hint_reaches_who_waits_here_and_in_other_processes() {
             () = async {
                 loop {
                     near.hint(Topic::Orders);
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::task::yield_now().await;
                 }
             } => (),
         }

@@ -205,7 +205,7 @@ macro_rules! read {
         $form.get($name).map(|it| it.eq_ignore_ascii_case("true"))
     };
     (status, $form:ident, $name:literal) => {
-        CallStatus::parse($form.get($name).unwrap_or_default())
+        $form.get($name).map(CallStatus::parse)
     };
 }
 
@@ -214,7 +214,7 @@ macro_rules! kind {
     (optional) => { Option<String> };
     (number) => { Option<u64> };
     (flag) => { Option<bool> };
-    (status) => { CallStatus };
+    (status) => { Option<CallStatus> };
 }
 
 /// A webhook's parameters: a field, how it is read, Twilio's name of it. `Debug` shows the first field, an id, and nothing else:
@@ -416,7 +416,10 @@ mod tests {
         let gathered = Gathered::from_form(&form).unwrap();
         assert_eq!((gathered.digits.as_deref(), gathered.confidence.as_deref()), (Some("12"), Some("0.93")));
         let dialled = DialEnded::from_form(&form).unwrap();
-        assert_eq!((dialled.status.clone(), dialled.duration, dialled.bridged), (CallStatus::NoAnswer, Some(7), Some(true)));
+        assert_eq!(
+            (dialled.status.clone(), dialled.duration, dialled.bridged),
+            (Some(CallStatus::NoAnswer), Some(7), Some(true))
+        );
         let recording = RecordingStatus::from_form(&form).unwrap();
         assert_eq!((recording.status.as_str(), recording.channels), ("completed", Some(2)));
         let message = MessageReceived::from_form(&form).unwrap();

@@ -370,6 +370,27 @@ async fn what_is_safe_is_tried_again_and_what_is_not_is_not() {
 }
 
 #[tokio::test]
+async fn a_request_without_answer_may_have_been_carried_out() {
+    use tokio::io::AsyncReadExt as _;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let it = client(&format!("http://{}", listener.local_addr().unwrap()));
+    let asked = Arc::<AtomicUsize>::default();
+    let counter = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.read(&mut [0; 4096]).await;
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let document = Document::Url("https://phone.example.com/x".into());
+    let error = it.create_call(&NewCall::new("+40711111111", "+40312345678", document)).await.unwrap_err();
+    assert!(matches!(error, RestError::Unclear(_)) && !error.is_passing(), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "nobody is called twice");
+    assert!(matches!(it.balance().await, Err(RestError::Unclear(_))));
+    assert_eq!(asked.load(Ordering::Relaxed), 1 + 4, "a question may be asked again");
+}
+
+#[tokio::test]
 async fn pages_are_followed_within_the_account_only() {
     static PAGE: AtomicUsize = AtomicUsize::new(0);
     let page = || {

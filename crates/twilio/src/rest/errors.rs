@@ -49,7 +49,7 @@ impl RestError {
     /// Whether the same request may succeed a little later, and it is certain that nothing was done.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Refused(it) => it.status == 429 || it.status == 503,
+            Self::Refused(it) => it.status == 429,
             Self::Unreachable(_) => true,
             _ => false,
         }

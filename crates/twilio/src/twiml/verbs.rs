@@ -4,6 +4,7 @@
 use super::attributes::{Method, RecordingCallback, StatusCallback};
 use super::element::{Element, absolute, allowed};
 use super::{Invalid, PARAMETER_CHARACTERS, SAY_CHARACTERS_MAX};
+use crate::is_e164;
 
 /// Most repetitions of a `loop`.
 const LOOP_MAX: u32 = 1000;
@@ -715,7 +716,6 @@ impl Enqueue {
 pub struct Leave;
 
 impl Leave {
-    #[allow(clippy::unused_self)]
     fn element(self) -> Result<Element, Invalid> {
         Ok(Element::new("Leave"))
     }
@@ -768,7 +768,6 @@ impl Redirect {
 pub struct Hangup;
 
 impl Hangup {
-    #[allow(clippy::unused_self)]
     fn element(self) -> Result<Element, Invalid> {
         Ok(Element::new("Hangup"))
     }
@@ -816,10 +815,6 @@ impl Message {
         }
         Ok(element)
     }
-}
-
-fn is_e164(it: &str) -> bool {
-    it.strip_prefix('+').is_some_and(|it| (4..=15).contains(&it.len()) && it.bytes().all(|it| it.is_ascii_digit()))
 }
 
 /// Tones: keys and pauses.
