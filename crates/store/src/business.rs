@@ -1,4 +1,4 @@
-//! What calls are about: customers, bookings, tickets, and the calls that we make ourselves.
+//! What calls are about: customers, bookings, tickets.
 
 use crate::Scope;
 use crate::db::{Row, StoreError, values};
@@ -50,33 +50,6 @@ pub struct TicketRow {
     pub created_at_ms: i64,
 }
 
-/// A call that we make, noted before it is dialled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VoiceSessionRow {
-    pub id: String,
-    pub customer: Option<String>,
-    /// E.164; empty once its person was erased.
-    pub phone: String,
-    pub agent_type: String,
-    /// Twilio's and ours, once it was dialled.
-    pub call_sid: Option<String>,
-    pub call: Option<String>,
-    pub status: String,
-    pub recording_url: Option<String>,
-    pub created_at_ms: i64,
-    pub ended_at_ms: Option<i64>,
-}
-
-/// What is new about a session; what is `None` stays.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct VoiceSessionChange<'a> {
-    pub call_sid: Option<&'a str>,
-    pub call: Option<&'a str>,
-    pub status: Option<&'a str>,
-    pub recording_url: Option<&'a str>,
-    pub ended: bool,
-}
-
 fn customer(row: &Row) -> Result<CustomerRow, StoreError> {
     Ok(CustomerRow {
         id: row.get("id")?,
@@ -115,21 +88,6 @@ fn ticket(row: &Row) -> Result<TicketRow, StoreError> {
     })
 }
 
-fn session(row: &Row) -> Result<VoiceSessionRow, StoreError> {
-    Ok(VoiceSessionRow {
-        id: row.get("id")?,
-        customer: row.get("customer")?,
-        phone: row.get("phone")?,
-        agent_type: row.get("agent_type")?,
-        call_sid: row.get("call_sid")?,
-        call: row.get("call")?,
-        status: row.get("status")?,
-        recording_url: row.get("recording_url")?,
-        created_at_ms: row.get("created_at_ms")?,
-        ended_at_ms: row.get("ended_at_ms")?,
-    })
-}
-
 impl Scope<'_> {
     /// The customer with a number, made if there is none; a name that is given replaces the one before.
     pub async fn save_customer(&self, phone: &str, name: Option<&str>, call: Option<&str>) -> Result<CustomerRow, StoreError> {
@@ -143,6 +101,13 @@ impl Scope<'_> {
         let saved = customer(&row.ok_or_else(|| StoreError::Row("a customer was saved and is not there".into()))?)?;
         tx.commit().await?;
         Ok(saved)
+    }
+
+    /// A customer by id.
+    pub async fn customer_of_id(&self, id: &str) -> Result<Option<CustomerRow>, StoreError> {
+        let sql = "SELECT * FROM customers WHERE tenant = $1 AND id = $2";
+        let row = self.read().await?.row(sql, values![self.tenant, id]).await?;
+        row.map(|it| customer(&it)).transpose()
     }
 
     /// The customer with a number.
@@ -247,44 +212,5 @@ impl Scope<'_> {
     pub async fn tickets(&self, limit: u32) -> Result<Vec<TicketRow>, StoreError> {
         let sql = "SELECT * FROM tickets WHERE tenant = $1 ORDER BY created_at_ms DESC, id DESC LIMIT $2";
         self.read().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(ticket).collect()
-    }
-
-    /// Notes that a call is to be made, before it is; the customer is made if the number is new. Returns the session's id.
-    pub async fn begin_session(&self, phone: &str, agent_type: &str) -> Result<String, StoreError> {
-        let customer = self.save_customer(phone, None, None).await?.id;
-        let mut tx = self.write().await?;
-        let (id, now) = (uuid::Uuid::now_v7().to_string(), tx.now_ms().await?);
-        let sql = "INSERT INTO voice_sessions (id, tenant, customer, phone, agent_type, status, created_at_ms, updated_at_ms)
-            VALUES ($1, $2, $3, $4, $5, 'created', $6, $6)";
-        tx.execute(sql, values![&id, self.tenant, customer, phone, agent_type, now]).await?;
-        tx.commit().await?;
-        Ok(id)
-    }
-
-    /// Notes what became of it; `false` when there is no such session.
-    pub async fn change_session(&self, id: &str, it: &VoiceSessionChange<'_>) -> Result<bool, StoreError> {
-        let mut tx = self.write().await?;
-        let now = tx.now_ms().await?;
-        let sql = "UPDATE voice_sessions SET call_sid = COALESCE($1, call_sid), call = COALESCE($2, call),
-                status = COALESCE($3, status), recording_url = COALESCE($4, recording_url),
-                ended_at_ms = CASE WHEN $5 THEN COALESCE(ended_at_ms, $6) ELSE ended_at_ms END, updated_at_ms = $6
-            WHERE tenant = $7 AND id = $8";
-        let values = values![it.call_sid, it.call, it.status, it.recording_url, it.ended, now, self.tenant, id];
-        let there = tx.execute(sql, values).await? == 1;
-        tx.commit().await?;
-        Ok(there)
-    }
-
-    /// A session by its id.
-    pub async fn session(&self, id: &str) -> Result<Option<VoiceSessionRow>, StoreError> {
-        let sql = "SELECT * FROM voice_sessions WHERE tenant = $1 AND id = $2";
-        let row = self.read().await?.row(sql, values![self.tenant, id]).await?;
-        row.map(|it| session(&it)).transpose()
-    }
-
-    /// The newest sessions first.
-    pub async fn sessions(&self, limit: u32) -> Result<Vec<VoiceSessionRow>, StoreError> {
-        let sql = "SELECT * FROM voice_sessions WHERE tenant = $1 ORDER BY created_at_ms DESC, id DESC LIMIT $2";
-        self.read().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(session).collect()
     }
 }

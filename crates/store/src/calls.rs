@@ -12,6 +12,10 @@ pub struct CallRow {
     pub account_sid: String,
     pub from_number: Option<String>,
     pub to_number: Option<String>,
+    /// `inbound`, `outbound-api`.
+    pub direction: String,
+    pub forwarded_from: Option<String>,
+    pub caller_name: Option<String>,
     pub assistant: String,
     pub language: String,
     pub status: String,
@@ -24,6 +28,8 @@ pub struct CallRow {
     pub started_at_ms: i64,
     pub ended_at_ms: Option<i64>,
     pub end_reason: Option<String>,
+    /// Whose doing it was.
+    pub end_blame: Option<String>,
     /// Whom the caller is to be connected with, by the name of the destination.
     pub transfer_to: Option<String>,
     pub duration_s: Option<u64>,
@@ -49,9 +55,32 @@ pub struct CallRow {
     /// Sounds that were no interruption, and echoes of ourselves.
     pub false_alarms: u64,
     pub echoes: u64,
+    /// Times that the caller interrupted.
+    pub interruptions: u64,
+    /// What the provider counted.
+    pub input_tokens: u64,
     pub cached_tokens: u64,
+    pub output_tokens: u64,
     /// Estimated listening quality (G.107) of the worst stream, hundredths.
     pub mos_hundredths: Option<u32>,
+}
+
+/// Which calls; what is not set lets everything through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CallFilter<'a> {
+    pub status: Option<&'a str>,
+    /// `inbound`, `outbound`.
+    pub direction: Option<&'a str>,
+    /// Calling or called, E.164.
+    pub number: Option<&'a str>,
+    pub assistant: Option<&'a str>,
+    /// Begun at or after, and before, in Unix milliseconds.
+    pub from_ms: Option<i64>,
+    pub to_ms: Option<i64>,
+    /// Only calls whose end nobody has told.
+    pub live: bool,
+    /// Only calls behind this one in the order of the list: when it began, and its id.
+    pub behind: Option<(i64, &'a str)>,
 }
 
 /// A line of the transcript.
@@ -125,10 +154,33 @@ impl Scope<'_> {
 
     /// The newest calls first, at most `limit`.
     pub async fn calls(&self, limit: u32) -> Result<Vec<CallRow>, StoreError> {
+        self.find_calls(&CallFilter::default(), limit).await
+    }
+
+    /// Calls that a filter lets through, the newest first, at most `limit`.
+    pub async fn find_calls(&self, it: &CallFilter<'_>, limit: u32) -> Result<Vec<CallRow>, StoreError> {
         let sql = "SELECT c.*, CAST(NULL AS BIGINT) AS last_seq FROM calls c WHERE c.tenant = $1
-            ORDER BY c.started_at_ms DESC, c.id DESC LIMIT $2";
-        let rows = self.read().await?.rows(sql, values![self.tenant, limit]).await?;
-        rows.iter().map(call_row).collect()
+                AND (CAST($2 AS TEXT) IS NULL OR c.status = $2) AND (CAST($3 AS TEXT) IS NULL OR c.direction LIKE $3 || '%')
+                AND (CAST($4 AS TEXT) IS NULL OR c.from_number = $4 OR c.to_number = $4)
+                AND (CAST($5 AS TEXT) IS NULL OR c.assistant = $5)
+                AND c.started_at_ms >= $6 AND c.started_at_ms < $7 AND ($8 = FALSE OR c.ended_at_ms IS NULL)
+                AND (CAST($10 AS TEXT) IS NULL OR c.started_at_ms < $9 OR (c.started_at_ms = $9 AND c.id < $10))
+            ORDER BY c.started_at_ms DESC, c.id DESC LIMIT $11";
+        let (behind_ms, behind) = it.behind.unzip();
+        let values = values![
+            self.tenant,
+            it.status,
+            it.direction,
+            it.number,
+            it.assistant,
+            it.from_ms.unwrap_or(0),
+            it.to_ms.unwrap_or(i64::MAX),
+            it.live,
+            behind_ms.unwrap_or(0),
+            behind,
+            limit
+        ];
+        self.read().await?.rows(sql, values).await?.iter().map(call_row).collect()
     }
 
     /// What was said, in order.
@@ -283,6 +335,13 @@ fn call_row(row: &Row) -> Result<CallRow, StoreError> {
         account_sid: row.get("account_sid")?,
         from_number: row.get("from_number")?,
         to_number: row.get("to_number")?,
+        direction: row.get("direction")?,
+        forwarded_from: row.get("forwarded_from")?,
+        caller_name: row.get("caller_name")?,
+        end_blame: row.get("end_blame")?,
+        interruptions: row.get("interruptions")?,
+        input_tokens: row.get("input_tokens")?,
+        output_tokens: row.get("output_tokens")?,
         assistant: row.get("assistant")?,
         language: row.get("language")?,
         status: row.get("status")?,

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod accounts;
 mod business;
 mod calls;
 mod clones;
@@ -17,10 +18,12 @@ mod objects;
 mod outbox;
 mod seal;
 mod segment;
+mod sessions;
 mod store;
 
-pub use business::{BookingRow, CustomerRow, TicketRow, VoiceSessionChange, VoiceSessionRow};
-pub use calls::{CallRow, Line, MessageRow, OpenCall, RecordingRow, ToolCallRow, TurnRow};
+pub use accounts::{Holder, KeyRow, MemberError, MemberRow, Renewal, TenantRow, UserRow};
+pub use business::{BookingRow, CustomerRow, TicketRow};
+pub use calls::{CallFilter, CallRow, Line, MessageRow, OpenCall, RecordingRow, ToolCallRow, TurnRow};
 pub use clones::{CloneOutcome, CloneRow, CloneStatus};
 pub use configuration::{AuditRow, ConfigurationRow, NewConfiguration, PriceRow, PublishError};
 pub use db::StoreError;
@@ -36,4 +39,5 @@ pub use objects::{NewObject, ObjectError, ObjectRow, Objects};
 pub use outbox::{DeliveryRow, EndpointRow, Parcel};
 pub use seal::{KEY_BYTES, SealError, Sealer};
 pub use segment::{Position, read_journal};
+pub use sessions::{Admission, Begun, DialLimits, DoNotCallRow, NewSession, VoiceSessionChange, VoiceSessionRow};
 pub use store::{Scope, Store};

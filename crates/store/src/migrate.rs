@@ -73,6 +73,7 @@ const VERSIONS: &[Version] = &[
     both!("5_work", &["jobs", "schedules", "intents", "webhook_endpoints", "webhook_deliveries", "objects"]),
     both!("6_nodes", &["commands"]),
     both!("7_feed", &[]),
+    both!("8_front_door", &["sign_ins", "do_not_call"]),
 ];
 
 /// The version that this program needs.

@@ -1,0 +1,18 @@
+DROP INDEX voice_sessions_by_dial;
+DROP INDEX voice_sessions_by_key;
+ALTER TABLE voice_sessions DROP COLUMN dialled_at_ms;
+ALTER TABLE voice_sessions DROP COLUMN reserved_micros;
+ALTER TABLE voice_sessions DROP COLUMN fingerprint;
+ALTER TABLE voice_sessions DROP COLUMN request_key;
+ALTER TABLE voice_sessions DROP COLUMN dial_duration_s;
+ALTER TABLE voice_sessions DROP COLUMN dial_status;
+ALTER TABLE voice_sessions DROP COLUMN duration_s;
+ALTER TABLE voice_sessions DROP COLUMN answered_at_ms;
+ALTER TABLE voice_sessions DROP COLUMN answered_by;
+ALTER TABLE voice_sessions DROP COLUMN consent;
+ALTER TABLE voice_sessions DROP COLUMN problem;
+ALTER TABLE voice_sessions DROP COLUMN status_rank;
+ALTER TABLE voice_sessions DROP COLUMN from_number;
+DROP TABLE paces;
+DROP TABLE do_not_call;
+DROP TABLE sign_ins;
