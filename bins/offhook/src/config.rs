@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use bridge::{AssistantPlan, ElevenLabsPlan, LivePlan, OpenAiPlan, SoundPlan, TranscriptionPlan, Turns};
 use call::{CallConfig, Confirm, HeardBy, Interruption, KeyAction, Meanwhile};
-use desk::{Assistant, HttpTool, Language, McpServer, Method, PublicUrl, Route, Schema, Settings, Templates};
+use control::ApiSettings;
+use desk::{Assistant, HttpTool, Language, McpServer, Method, OutboundDefaults, PublicUrl, Route, Schema, Settings, Templates};
 use media::enhance::Bed;
 use media::file::{Limits, Reader};
 use secrecy::SecretString;
@@ -76,6 +77,17 @@ pub const SETTINGS: &[Setting] = &[
         "OFFHOOK_ENCRYPTION_KEYS",
         "Keys for recordings and secrets at rest, 64 hexadecimal digits each, the newest first, with commas between; default: a file `key` in the data folder, made at the first start. Several processes need the same",
     ),
+    secret(
+        "server.jwt_secret",
+        "OFFHOOK_JWT_SECRET",
+        "Signs the tokens of people who have signed in, at least 32 characters; default: made of the encryption key. Several processes need the same",
+    ),
+    setting(
+        "server.cors_origins",
+        "CORS_ORIGINS",
+        "",
+        "Pages of other origins that may ask the API, such as https://panel.example.com, with commas between",
+    ),
     setting("server.recording_days", "OFFHOOK_RECORDING_DAYS", "", "Recordings are deleted after so many days; empty: never"),
     setting("server.max_calls", "OFFHOOK_MAX_CALLS", "100", "Calls at a time; further callers hear that all lines are busy"),
     setting(
@@ -98,6 +110,12 @@ pub const SETTINGS: &[Setting] = &[
     secret("twilio.api_key_secret", "TWILIO_API_KEY_SECRET", "The secret of that key"),
     secret("twilio.auth_token_secondary", "TWILIO_AUTH_TOKEN_SECONDARY", "Second token accepted while tokens are rotated"),
     setting("twilio.phone_number", "TWILIO_PHONE_NUMBER", "", "Our number in E.164; calls to other numbers are then refused"),
+    setting(
+        "twilio.calls_per_second",
+        "TWILIO_CALLS_PER_SECOND",
+        "1",
+        "Calls that are made in a second, 0.1 to 100: the account's limit",
+    ),
     setting("twilio.api_base_url", "TWILIO_API_BASE_URL", "https://api.twilio.com", "Address of Twilio's REST API"),
     setting(
         "twilio.skip_signature_validation",
@@ -256,6 +274,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("live.voice", "OPENAI_LIVE_VOICE", "marin", "Voice of OpenAI Live"),
     secret("elevenlabs.api_key", "ELEVENLABS_API_KEY", "ElevenLabs key; without it the agent must be public"),
     setting("elevenlabs.agent_id", "ELEVENLABS_AGENT_ID", "", "Which agent answers"),
+    setting(
+        "elevenlabs.phone_number",
+        "ELEVENLABS_PHONE_NUMBER",
+        "",
+        "The provider's own number in E.164: calls that are made in mode `dial` are connected with it instead of being streamed",
+    ),
     setting("elevenlabs.base_url", "ELEVENLABS_BASE_URL", "https://api.elevenlabs.io", "Address of ElevenLabs' API"),
     setting(
         "elevenlabs.allow_overrides",
@@ -419,6 +443,9 @@ pub struct Config {
     pub skip_signatures: bool,
     /// Twilio's REST API, if there is an account.
     pub rest: Option<Rest>,
+    /// The pause between two calls that are made.
+    pub calls_apart: Duration,
+    pub api: ApiSettings,
     pub settings: Settings,
     pub http_tools: Vec<HttpTool>,
     pub mcp_servers: Vec<McpServer>,
@@ -863,8 +890,12 @@ impl Source {
         let sound = self.sound();
         let http_tools = self.http_tools(env);
         let mcp_servers = self.mcp_servers(env);
-        let templates = self.templates();
+        let pace = self
+            .parse("twilio.calls_per_second", "0.1 to 100", |it| it.parse::<f64>().ok().filter(|it| (0.1..=100.0).contains(it)));
+        let outbound = self.outbound(time_zone.clone());
+        let templates = self.templates().map(|it| Templates { outbound, ..it });
         let (routes, fallback) = self.routes(templates.as_ref());
+        let api = self.api();
         Some(Config {
             listen: listen?,
             places,
@@ -875,6 +906,8 @@ impl Source {
             auth_tokens: auth_tokens.into_iter().map(SecretString::from).collect(),
             skip_signatures: skip_signatures?,
             rest,
+            calls_apart: Duration::from_secs_f64(1.0 / pace?),
+            api: api?,
             settings: Settings {
                 public_url: public_url?,
                 node_url: node_url?,
@@ -911,6 +944,45 @@ impl Source {
             mcp_servers,
             warnings: std::mem::take(&mut self.warnings),
         })
+    }
+
+    /// What calls that are made have in common.
+    fn outbound(&mut self, time_zone: Option<jiff::tz::TimeZone>) -> OutboundDefaults {
+        let provider = self.find("elevenlabs.phone_number");
+        if !provider.value.is_empty() && !is_e164(&provider.value) {
+            self.problem(provider.place, format!("`{}` is not in E.164: expected + and up to 15 digits", provider.value));
+        }
+        let text = |it: String| Some(it).filter(|it| !it.is_empty());
+        OutboundDefaults {
+            phone_number: text(self.text("twilio.phone_number")),
+            provider_number: text(provider.value),
+            time_zone: time_zone.unwrap_or(jiff::tz::TimeZone::UTC),
+        }
+    }
+
+    /// Who may ask the interface for programs and people, from where.
+    fn api(&mut self) -> Option<ApiSettings> {
+        let secret = self.find("server.jwt_secret");
+        let wrong = if secret.value.is_empty() { None } else { control::unsafe_secret(&secret.value) };
+        if let Some(expected) = wrong {
+            self.problem(secret.place, expected);
+            return None;
+        }
+        let origins = self.find("server.cors_origins");
+        let mut cors_origins = Vec::new();
+        for origin in list(&origins.value) {
+            let url = url::Url::parse(&origin).ok().filter(|it| matches!(it.scheme(), "http" | "https"));
+            match url.map(|it| it.origin().ascii_serialization()) {
+                // A browser that sends credentials wants to be named.
+                Some(it) if it == origin.trim_end_matches('/') => cors_origins.push(it),
+                _ => self.problem(
+                    origins.place.clone(),
+                    format!("`{origin}`: expected origins such as https://panel.example.com, with commas between; `*` would let every page in with its visitor's credentials"),
+                ),
+            }
+        }
+        let jwt_secret = Some(secret.value).filter(|it| !it.is_empty()).map(SecretString::from);
+        Some(ApiSettings { jwt_secret, cors_origins })
     }
 
     /// Twilio's REST API: nothing of an ordinary call needs it.
@@ -1169,7 +1241,12 @@ impl Source {
             };
             plans.extend(plan.map(|it| (provider, it)));
         }
-        (self.problems.len() == problems).then_some(Templates { plans, providers, language: language? })
+        (self.problems.len() == problems).then_some(Templates {
+            plans,
+            providers,
+            language: language?,
+            outbound: OutboundDefaults::default(),
+        })
     }
 
     fn routes(&mut self, templates: Option<&Templates>) -> (BTreeMap<String, Route>, Option<Route>) {

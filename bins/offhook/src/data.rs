@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bridge::{CallId, LiveControl};
-use desk::Document;
+use desk::{Configuration, Document};
 use offhook::config::{self, Places};
 use offhook::server::Beside;
 use secrecy::ExposeSecret as _;
@@ -52,10 +53,11 @@ pub(crate) fn beside(
     store: &Store,
     recording_days: Option<u32>,
     rest: Option<Rest>,
+    calls_apart: Duration,
     env: &BTreeMap<String, String>,
 ) -> Result<Beside> {
     let sealer = sealer(places)?;
-    Ok(Beside { objects: objects(places, store, &sealer, env)?, recording_days, sealer, rest })
+    Ok(Beside { objects: objects(places, store, &sealer, env)?, recording_days, sealer, rest, calls_apart })
 }
 
 pub(crate) async fn list_nodes(file: &Path) -> Result<()> {
@@ -137,12 +139,9 @@ pub(crate) async fn publish(file: &Path, tenant: &str, document: &Path, follows:
     let json = document.extension().is_some_and(|it| it == "json");
     let read = if json { Document::read(&text) } else { toml::from_str(&text).map_err(|error| error.to_string()) };
     let document = read.map_err(|problem| anyhow::anyhow!("{name}: {problem}"))?;
-    if let Err(problems) = document.routes(tenant, &config.settings.templates) {
+    let configuration = Configuration::new(&config.settings, config.places.data_dir.join("configuration.json"));
+    if let Err(problems) = configuration.check(tenant, &document) {
         anyhow::bail!("{name} cannot be published:\n  {}", problems.join("\n  "));
-    }
-    let own = &config.settings.routes;
-    if let Some(number) = document.numbers.keys().find(|it| own.get(*it).is_some_and(|it| *it.tenant != *tenant)) {
-        anyhow::bail!("{name} cannot be published: {number} is the operator's own, under [[numbers]] of the settings");
     }
     let body = serde_json::to_string(&document)?;
     Document::read(&body).map_err(|problem| anyhow::anyhow!("{name} cannot be published: {problem}"))?;
@@ -205,7 +204,7 @@ pub(crate) async fn migrate(file: &Path, to: Option<i64>) -> Result<()> {
     Ok(())
 }
 
-async fn open(file: &Path) -> Result<Store> {
+pub(crate) async fn open(file: &Path) -> Result<Store> {
     Ok(Store::open(places(file)?.database_url.expose_secret()).await?)
 }
 

@@ -121,8 +121,8 @@ async fn database(config: &Config) -> (Vec<Finding>, BTreeMap<String, Answered>)
     let mut numbers = BTreeMap::new();
     for it in published {
         let read = Document::read(&it.body).map_err(|error| vec![error]);
-        match read.and_then(|document| document.routes(&it.tenant, &config.settings.templates)) {
-            Ok(routes) => numbers.extend(routes),
+        match read.and_then(|document| document.compile(&it.tenant, &config.settings.templates)) {
+            Ok(published) => numbers.extend(published.numbers),
             Err(problems) => {
                 let told = format!("version {} of {} cannot be used: {}", it.version, it.tenant, problems.join("; "));
                 found.push(failed("tenants", told, "publish one that can be, or give this server the providers that it names"));

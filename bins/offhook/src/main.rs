@@ -1,5 +1,6 @@
 //! Arguments, environment, signals, logging. Everything else is in the library.
 
+mod admin;
 mod data;
 
 use std::collections::BTreeMap;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use admin::Admin;
 use anyhow::{Context as _, Result};
 use axum::serve::ListenerExt as _;
 use bridge::net::Internet;
@@ -144,6 +146,16 @@ enum Command {
         #[arg(long, default_value = "offhook.toml", global = true)]
         config: PathBuf,
     },
+    /// Tenants, their people and keys, prices
+    Admin {
+        #[command(subcommand)]
+        command: Admin,
+        /// Settings file; only where the data is matters
+        #[arg(long, default_value = "offhook.toml", global = true)]
+        config: PathBuf,
+    },
+    /// Print the document that describes the API (OpenAPI)
+    Openapi,
     /// Look at the queue of jobs, and steer it
     Jobs {
         #[command(subcommand)]
@@ -304,6 +316,11 @@ fn main() -> ExitCode {
                 };
                 done.map(|()| ExitCode::SUCCESS)
             }
+            Command::Admin { command, config } => command.run(&config).await.map(|()| ExitCode::SUCCESS),
+            Command::Openapi => {
+                println!("{}", control::document().to_pretty_json()?);
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Jobs { command, config } => {
                 let done = match command {
                     JobsCommand::List { state, limit } => data::list_jobs(&config, state.as_deref(), limit).await,
@@ -378,7 +395,7 @@ async fn serve(file: PathBuf) -> Result<ExitCode> {
     let data_dir = config.places.data_dir.clone();
     std::fs::create_dir_all(&data_dir).with_context(|| format!("the data folder {} cannot be made", data_dir.display()))?;
     let store = Store::open(config.places.database_url.expose_secret()).await?;
-    let beside = data::beside(&config.places, &store, config.recording_days, config.rest, &env)?;
+    let beside = data::beside(&config.places, &store, config.recording_days, config.rest, config.calls_apart, &env)?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("{} is not free: is another server running there? Choose another with OFFHOOK_LISTEN", config.listen)
     })?;
@@ -392,6 +409,7 @@ async fn serve(file: PathBuf) -> Result<ExitCode> {
         http_tools: config.http_tools,
         mcp_servers: config.mcp_servers,
         auth_tokens: (!config.skip_signatures).then_some(config.auth_tokens),
+        api: config.api,
         net: Arc::new(Internet::default()),
         listener,
         store,

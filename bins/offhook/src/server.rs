@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum::serve::Listener;
 use bridge::{Bridge, Connect};
-use control::{App, Signatures};
-use desk::{Background, BuiltIns, Configuration, Desk, Disk, Files, HttpTool, Ledger, McpServer, Settings, Toolbox};
+use control::{ApiSettings, App, Signatures};
+use desk::{Background, BuiltIns, Caller, Configuration, Desk, Disk, Files, HttpTool, Ledger, McpServer, Settings, Toolbox};
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use store::{Journal, JournalTasks, Objects, Sealer, Store};
@@ -46,6 +46,7 @@ pub struct Parts<L> {
     pub mcp_servers: Vec<McpServer>,
     /// Tokens that sign; `None` lets everything in.
     pub auth_tokens: Option<Vec<SecretString>>,
+    pub api: ApiSettings,
     pub net: Arc<dyn Connect>,
     pub listener: L,
     pub store: Store,
@@ -62,6 +63,8 @@ pub struct Beside {
     pub sealer: Arc<Sealer>,
     /// Twilio's REST API, if there is an account.
     pub rest: Option<Rest>,
+    /// The pause between two calls that are made.
+    pub calls_apart: Duration,
 }
 
 impl Server {
@@ -104,8 +107,21 @@ impl Server {
             Some(tokens) => Signatures::checked_by(Validator::new(tokens)),
             None => Signatures::skipped(),
         };
+        let (rest, calls_apart) = parts.beside.as_ref().map_or((None, Duration::ZERO), |it| (it.rest.clone(), it.calls_apart));
+        let caller = Caller::new(desk.clone(), rest);
         let files = Files::new(parts.beside.as_ref().and_then(|it| it.objects.clone()));
-        let app = App { desk: desk.clone(), signatures: Arc::new(signatures), registry: Arc::new(registry), files };
+        let secret = parts.beside.as_ref().map(|it| it.sealer.secret_for("tokens"));
+        let app = App {
+            desk: desk.clone(),
+            signatures: Arc::new(signatures),
+            registry: Arc::new(registry),
+            files,
+            store: parts.store.clone(),
+            access: parts.api.access(secret),
+            caller: caller.clone(),
+            events: Arc::default(),
+            cors_origins: parts.api.cors_origins.into(),
+        };
         let stop = CancellationToken::new();
         let background = parts.beside.map(|it| {
             let background = Background {
@@ -120,6 +136,8 @@ impl Server {
                 disk,
                 configuration,
                 rest: it.rest,
+                caller: caller.clone(),
+                calls_apart,
             };
             tokio::spawn(background.run(stop.clone()))
         });

@@ -206,6 +206,7 @@ impl Stage {
             http_tools: Vec::new(),
             mcp_servers: Vec::new(),
             auth_tokens: Some(vec![AUTH_TOKEN.to_owned().into()]),
+            api: control::ApiSettings::default(),
             net: Arc::new(Simulated(options.network.clone())),
             listener,
             beside: None,

@@ -12,9 +12,9 @@ use crate::problem::Problem;
 pub(crate) async fn download(State(app): State<App>, Path(ticket): Path<String>) -> Result<Response, Problem> {
     let found = app.files.download(&ticket).await.map_err(|error| {
         tracing::error!(%error, "a file cannot be read");
-        Problem(StatusCode::SERVICE_UNAVAILABLE, "the file cannot be read now; try again later")
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the file cannot be read now; try again later")
     })?;
-    let it = found.ok_or(Problem(StatusCode::NOT_FOUND, "there is no such file, or the time of this address is over"))?;
+    let it = found.ok_or(Problem::new(StatusCode::NOT_FOUND, "there is no such file, or the time of this address is over"))?;
     let headers = [
         (header::CONTENT_TYPE, it.media_type),
         (header::CONTENT_LENGTH, it.size_bytes.to_string()),

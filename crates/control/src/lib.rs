@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
+mod api;
 mod files;
 mod health;
 mod media;
@@ -14,12 +16,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get, post};
-use desk::{Desk, Files};
+use desk::{Caller, Desk, Files};
 use http::StatusCode;
 use prometheus_client::registry::Registry;
+use store::Store;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
+pub use access::{Access, ApiSettings, Role, email, new_key, password_hash, unsafe_secret};
+pub use api::{Events, document};
 pub use serve::serve;
 pub use signed::Signatures;
 
@@ -42,6 +48,12 @@ pub struct App {
     pub signatures: Arc<Signatures>,
     pub registry: Arc<Registry>,
     pub files: Files,
+    pub store: Store,
+    pub access: Arc<Access>,
+    pub caller: Arc<Caller>,
+    pub events: Arc<Events>,
+    /// Origins of pages that may ask the API.
+    pub cors_origins: Arc<[String]>,
 }
 
 /// All routes, at the root and under the public address's prefix (a proxy may or may not strip it).
@@ -54,10 +66,14 @@ pub fn router(app: App) -> Router {
         .route("/twilio/rung/{call}/{place}", post(webhook::rung))
         .route("/twilio/people/{call}/{place}", post(webhook::people))
         .route("/twilio/stream-status/{call}", post(webhook::stream_status))
+        .route("/api/twilio/connect/{session}", post(webhook::connect))
+        .route("/api/twilio/status/{session}", post(webhook::session_status))
+        .route("/api/twilio/dial_status/{session}", post(webhook::dial_status))
+        .route("/api/twilio/amd/{session}", post(webhook::detected))
         .route("/twilio-stream", any(media::upgrade))
         .route("/files/{ticket}", get(files::download))
         .route("/", get(health::index))
-        .route("/docs", get(health::docs))
+        .route("/openapi.json", get(health::openapi))
         .route("/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -66,9 +82,11 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(problem::wrong_method);
     let routes = VOICE_PATHS.iter().fold(routes, |routes, path| routes.route(path, post(webhook::voice)));
     let routes = STATUS_PATHS.iter().fold(routes, |routes, path| routes.route(path, post(webhook::status)));
+    // Beside the page itself: the address is right under any prefix.
+    let pages = SwaggerUi::new("/docs").config(Config::from("../openapi.json").deep_linking(true));
+    let routes = routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).merge(api::router(&app.cors_origins)).merge(pages);
     let routes = if prefix.is_empty() { routes } else { Router::new().nest(&prefix, routes.clone()).merge(routes) };
     routes
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIMEOUT))
         .layer(CatchPanicLayer::new())
         .with_state(app)

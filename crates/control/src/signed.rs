@@ -37,7 +37,7 @@ impl Signatures {
         self.validator.check(url, body, header("x-twilio-signature"), header("x-twilio-webhooks-signature-settings")).map_err(
             |refused| {
                 tracing::warn!(%refused, "a request without valid signature");
-                Problem(StatusCode::FORBIDDEN, "the request is not signed by the expected Twilio account")
+                Problem::new(StatusCode::FORBIDDEN, "the request is not signed by the expected Twilio account")
             },
         )
     }
@@ -62,7 +62,7 @@ impl FromRequest<App> for Signed {
         let uri = original_uri(&mut parts, app).await;
         let headers = parts.headers.clone();
         let body = Bytes::from_request(Request::from_parts(parts, body), app).await.map_err(|_| {
-            Problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any webhook of Twilio's, or broke off")
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any webhook of Twilio's, or broke off")
         })?;
         let form = Form::parse(&body);
         app.signatures.check(&public_address(app, &uri, false), Body::Form(form.parameters()), &headers)?;

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use bridge::CallId;
 use desk::Who;
 use http::{StatusCode, header};
-use twilio::{DialEnded, Form, MissingParameter, StreamStatus, VoiceRequest, twiml};
+use twilio::{DialEnded, Form, MachineDetected, MissingParameter, StreamStatus, VoiceRequest, twiml};
 
 use crate::App;
 use crate::problem::problem;
@@ -79,6 +79,44 @@ pub(crate) async fn status(State(app): State<App>, Signed(form): Signed) -> Resp
     }
 }
 
+/// Somebody whom we have called has answered.
+pub(crate) async fn connect(State(app): State<App>, Path(session): Path<String>, Signed(form): Signed) -> Response {
+    match VoiceRequest::from_form(&form) {
+        Ok(request) => render(&app.caller.connect(&session, &request).await),
+        Err(missing) => unusable(&missing),
+    }
+}
+
+pub(crate) async fn session_status(State(app): State<App>, Path(session): Path<String>, Signed(form): Signed) -> Response {
+    match VoiceRequest::from_form(&form) {
+        Ok(request) => {
+            app.caller.status(&session, &request).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(missing) => unusable(&missing),
+    }
+}
+
+pub(crate) async fn dial_status(State(app): State<App>, Path(session): Path<String>, Signed(form): Signed) -> Response {
+    match (DialEnded::from_form(&form), form.get("AccountSid")) {
+        (Ok(ended), Some(account)) => render(&app.caller.dial_ended(&session, account, &ended).await),
+        (Err(missing), _) => unusable(&missing),
+        (_, None) => unusable(&MissingParameter("AccountSid")),
+    }
+}
+
+/// A person or a machine has answered.
+pub(crate) async fn detected(State(app): State<App>, Path(session): Path<String>, Signed(form): Signed) -> Response {
+    match (MachineDetected::from_form(&form), form.get("AccountSid")) {
+        (Ok(detected), Some(account)) => {
+            app.caller.detected(&session, account, &detected).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
+        (Err(missing), _) => unusable(&missing),
+        (_, None) => unusable(&MissingParameter("AccountSid")),
+    }
+}
+
 pub(crate) async fn stream_status(State(app): State<App>, Path(call): Path<String>, Signed(form): Signed) -> Response {
     match StreamStatus::from_form(&form) {
         Ok(status) => {
@@ -93,10 +131,10 @@ fn id(text: &str) -> CallId {
     CallId(text.chars().take(ID_MAX).collect::<String>().into())
 }
 
-fn render(document: &twiml::Response) -> Response {
+pub(crate) fn render(document: &twiml::Response) -> Response {
     ([(header::CONTENT_TYPE, "text/xml; charset=utf-8")], document.render()).into_response()
 }
 
 fn unusable(missing: &MissingParameter) -> Response {
-    problem(StatusCode::BAD_REQUEST, &missing.to_string())
+    problem(StatusCode::BAD_REQUEST, missing.to_string())
 }

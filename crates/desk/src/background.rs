@@ -19,6 +19,7 @@ use crate::courier;
 use crate::disk::Disk;
 use crate::ledger::Ledger;
 use crate::orders::PERFORMED;
+use crate::outbound::{Caller, Dial};
 use crate::reconcile::reconcile;
 
 /// How often a server says that it lives.
@@ -62,6 +63,9 @@ pub struct Background {
     pub configuration: Arc<Configuration>,
     /// Twilio's REST API, if there is an account.
     pub rest: Option<Rest>,
+    /// Makes calls, one after the other so far apart.
+    pub caller: Arc<Caller>,
+    pub calls_apart: Duration,
 }
 
 impl Background {
@@ -72,6 +76,9 @@ impl Background {
         if let Some(objects) = this.objects.clone() {
             let kind = store::recording_kept_by(this.ledger.journal().id());
             handlers.push(Arc::new(KeepRecording { kind, objects, days: this.recording_days }));
+        }
+        if let Some(rest) = this.rest.clone() {
+            handlers.push(Arc::new(Dial { caller: this.caller.clone(), rest, apart: this.calls_apart }));
         }
         let workers = Workers::new(this.store.clone(), &this.node, handlers).run(stop.clone());
         let courier = courier::run(this.store.clone(), this.sealer.clone(), stop.clone());
@@ -204,6 +211,7 @@ impl Background {
         self.store.forget_jobs(before).await?;
         self.store.forget_deliveries(before).await?;
         self.store.forget_commands().await?;
+        self.store.forget_sign_ins().await?;
         let stale = self.store.fail_stale_clones(CLONE_STALE_MS).await?;
         if stale > 0 {
             tracing::warn!(stale, "clones were under way when their process died: they have failed");
@@ -213,6 +221,7 @@ impl Background {
             if over > 0 {
                 tracing::warn!(over, "the end of calls was never told: Twilio was asked");
             }
+            self.caller.reconcile().await?;
         }
         let freed = self.store.free_caps(DEAD_AFTER).await?;
         if freed > 0 {

@@ -14,8 +14,10 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use store::{ConfigurationRow, Store, StoreError};
 use twilio::is_e164;
+use utoipa::ToSchema;
 
 use crate::ladder::{Ladder, Person, Rung, Schedule, Sentence};
+use crate::outbound::{Outbound, OutboundDefaults, Policy};
 use crate::phrases::Language;
 use crate::routes::{Route, Settings};
 
@@ -29,7 +31,7 @@ const START_WAIT: Duration = Duration::from_secs(3);
 pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 
 /// What a tenant configures: the whole of it, as one document.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Document {
     /// Calls at a time; without it as many as the servers take.
@@ -42,10 +44,13 @@ pub struct Document {
     pub routes: BTreeMap<String, RouteKind>,
     /// By number, in E.164.
     pub numbers: BTreeMap<String, Number>,
+    /// Calls that the tenant makes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<Outbound>,
 }
 
 /// Who answers. What is not said here is as the operator set it for everybody.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Assistant {
     /// `openai`, `elevenlabs`, `openai-live`, in the order in which they are tried.
@@ -69,7 +74,7 @@ pub struct Assistant {
 }
 
 /// What may answer a call beside an assistant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RouteKind {
     /// Somebody is rung.
@@ -104,7 +109,7 @@ pub enum RouteKind {
 }
 
 /// When it is open.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hours {
     /// `mon`, `tue`, `wed`, `thu`, `fri`, `sat`, `sun`.
@@ -116,7 +121,7 @@ pub struct Hours {
 }
 
 /// A number and who answers it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Number {
     /// The name of an assistant or of a route.
@@ -141,6 +146,7 @@ pub struct Templates {
     /// Who answers, in the order in which they are tried.
     pub providers: Vec<String>,
     pub language: Language,
+    pub outbound: OutboundDefaults,
 }
 
 impl Templates {
@@ -239,11 +245,11 @@ impl Document {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// Checks everything in it; returns what is tried for each number.
+    /// Checks everything in it; returns what is tried for each number, and what may be called.
     ///
     /// # Errors
     /// Everything that is wrong, with its place.
-    pub fn routes(&self, tenant: &str, templates: &Templates) -> Result<BTreeMap<String, Answered>, Vec<String>> {
+    pub fn compile(&self, tenant: &str, templates: &Templates) -> Result<Published, Vec<String>> {
         let mut compiler = Compiler {
             document: self,
             templates,
@@ -267,7 +273,7 @@ impl Document {
         for name in self.routes.keys() {
             compiler.rung(&format!("routes.{name}"), name);
         }
-        let mut routes = BTreeMap::new();
+        let mut numbers = BTreeMap::new();
         for (number, it) in &self.numbers {
             let place = format!("numbers.{number}");
             if !is_e164(number) {
@@ -277,15 +283,35 @@ impl Document {
             let further: Vec<_> = it.fallback.iter().map(|name| compiler.rung(&format!("{place}.fallback"), name)).collect();
             if let (Some(first), Some(further)) = (first, further.into_iter().collect::<Option<Vec<_>>>()) {
                 let ladder = Ladder::new(tenant, first.rung, further.into_iter().map(|it| it.rung));
-                routes.insert(number.clone(), Answered { ladder, active: it.active });
+                numbers.insert(number.clone(), Answered { ladder, active: it.active });
             }
         }
-        let mut problems = compiler.problems;
+        let assistants = compiler.assistants.into_values().flatten().map(|it| (it.name.clone(), it));
+        let (assistants, mut problems) = (assistants.collect(), compiler.problems);
         if self.calls_max == Some(0) {
             problems.push("calls_max: expected at least 1; to answer nobody, set `active` of the numbers to false".into());
         }
-        if problems.is_empty() { Ok(routes) } else { Err(problems) }
+        let own = self.numbers.keys().map(String::as_str);
+        let outbound = self.outbound.clone().unwrap_or_default();
+        match Policy::new(&outbound, own, &templates.outbound) {
+            Ok(mut outbound) if problems.is_empty() => {
+                outbound.assistants = assistants;
+                Ok(Published { numbers, outbound })
+            }
+            Ok(_) => Err(problems),
+            Err(further) => {
+                problems.extend(further);
+                Err(problems)
+            }
+        }
     }
+}
+
+/// A tenant's document, ready to be used.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub numbers: BTreeMap<String, Answered>,
+    pub outbound: Policy,
 }
 
 /// Opening hours within opening hours: holidays within seasons, and no more.
@@ -436,9 +462,16 @@ pub struct Numbers {
     /// For numbers not named.
     fallback: Option<Ladder>,
     calls_max: HashMap<Arc<str>, u32>,
+    /// Calls that tenants make.
+    outbound: HashMap<Arc<str>, Policy>,
 }
 
 impl Numbers {
+    /// What a tenant has configured about calls that it makes.
+    pub(crate) fn outbound(&self, tenant: &str) -> Option<&Policy> {
+        self.outbound.get(tenant)
+    }
+
     /// What is tried for a called number; `None` when nobody knows it, or its tenant has switched it off.
     pub fn ladder(&self, to: Option<&str>) -> Option<&Ladder> {
         match to.and_then(|it| self.by_number.get(it)) {
@@ -454,6 +487,10 @@ impl Numbers {
 
     /// The route that answered a call before: by assistant, should the number have moved or been switched off meanwhile.
     pub(crate) fn route_of(&self, tenant: &str, assistant: &str, to: Option<&str>, now: Timestamp) -> Option<&Route> {
+        let own = self.outbound.get(tenant).and_then(|it| it.assistants.get(assistant));
+        if own.is_some() {
+            return own;
+        }
         let all = self.by_number.values().map(|it| &it.ladder).chain(&self.fallback);
         let mut named = all.flat_map(Ladder::assistants).filter(|it| *it.tenant == *tenant && *it.name == *assistant);
         named.next().or_else(|| self.route(to, now).filter(|it| *it.tenant == *tenant))
@@ -484,6 +521,8 @@ pub struct Configuration {
     /// From the operator's file; these numbers are nobody else's.
     own: HashMap<String, Answered>,
     fallback: Option<Ladder>,
+    /// Calls that the operator's own tenants make.
+    outbound: HashMap<Arc<str>, Policy>,
     templates: Templates,
     snapshot: PathBuf,
     known: Mutex<Known>,
@@ -509,14 +548,30 @@ impl Configuration {
             .map(|(number, route)| (number.clone(), Answered { ladder: route.clone().into(), active: true }));
         let own: HashMap<_, _> = own.collect();
         let fallback = settings.fallback.clone().map(Ladder::from);
-        let numbers = Numbers { by_number: own.clone(), fallback: fallback.clone(), calls_max: HashMap::new() };
+        let outbound = operators_own(settings);
+        let numbers =
+            Numbers { by_number: own.clone(), fallback: fallback.clone(), calls_max: HashMap::new(), outbound: outbound.clone() };
         Self {
             own,
             fallback,
+            outbound,
             templates: settings.templates.clone(),
             snapshot,
             known: Mutex::default(),
             now: RwLock::new(Arc::new(numbers)),
+        }
+    }
+
+    /// Looks for everything that is wrong with a tenant's document, before it is published.
+    ///
+    /// # Errors
+    /// Problems with their places.
+    pub fn check(&self, tenant: &str, document: &Document) -> Result<(), Vec<String>> {
+        document.compile(tenant, &self.templates)?;
+        let of_others = |it: &&String| self.own.get(*it).is_some_and(|it| *it.ladder.tenant != *tenant);
+        match document.numbers.keys().find(of_others) {
+            Some(number) => Err(vec![format!("numbers.{number}: it is the operator's own, under [[numbers]] of the settings")]),
+            None => Ok(()),
         }
     }
 
@@ -578,8 +633,9 @@ impl Configuration {
     fn take(&self, rows: Vec<ConfigurationRow>) {
         let mut known = self.known();
         let (mut usable, mut numbers, mut calls_max) = (Vec::new(), HashMap::new(), HashMap::new());
+        let mut outbound = self.outbound.clone();
         for row in rows {
-            let (row, (document, routes)) = match self.usable(&row) {
+            let (row, (document, published)) = match self.usable(&row) {
                 Ok(it) => (row, it),
                 Err(problems) => {
                     let (tenant, version) = (&row.tenant, row.version);
@@ -594,7 +650,9 @@ impl Configuration {
             if let Some(most) = document.calls_max {
                 calls_max.insert(Arc::from(row.tenant.as_str()), most);
             }
-            numbers.extend(routes);
+            let tenant: Arc<str> = row.tenant.as_str().into();
+            numbers.extend(published.numbers);
+            outbound.insert(tenant, published.outbound);
             usable.push(row);
         }
         for (number, it) in &self.own {
@@ -605,15 +663,32 @@ impl Configuration {
             }
         }
         known.rows = usable;
-        let numbers = Numbers { by_number: numbers, fallback: self.fallback.clone(), calls_max };
+        let numbers = Numbers { by_number: numbers, fallback: self.fallback.clone(), calls_max, outbound };
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(numbers);
     }
 
-    fn usable(&self, row: &ConfigurationRow) -> Result<(Document, BTreeMap<String, Answered>), String> {
+    fn usable(&self, row: &ConfigurationRow) -> Result<(Document, Published), String> {
         let document = Document::read(&row.body)?;
-        let routes = document.routes(&row.tenant, &self.templates).map_err(|it| it.join("; "))?;
-        Ok((document, routes))
+        let published = document.compile(&row.tenant, &self.templates).map_err(|it| it.join("; "))?;
+        Ok((document, published))
     }
+}
+
+/// What the operator's own tenants may do without having published anything: call from the operator's number with the
+/// assistants of the operator's file.
+fn operators_own(settings: &Settings) -> HashMap<Arc<str>, Policy> {
+    let mut found: HashMap<Arc<str>, Policy> = HashMap::new();
+    let defaults = &settings.templates.outbound;
+    for (number, route) in
+        settings.routes.iter().map(|it| (Some(it.0), it.1)).chain(settings.fallback.iter().map(|it| (None, it)))
+    {
+        let from = defaults.phone_number.as_ref().or(number);
+        let policy = || Policy::new(&Outbound::default(), from.map(String::as_str).into_iter(), defaults);
+        let Ok(mut policy) = found.get(&route.tenant).cloned().map_or_else(policy, Ok) else { continue };
+        policy.assistants.entry(route.name.clone()).or_insert_with(|| route.clone());
+        found.insert(route.tenant.clone(), policy);
+    }
+    found
 }
 
 /// What is on disk, unless it is too old or was never written.
@@ -653,6 +728,7 @@ mod tests {
             plans: [("openai".to_owned(), AssistantPlan::OpenAi(Arc::new(openai)))].into(),
             providers: vec!["openai".into()],
             language: Language::English,
+            outbound: OutboundDefaults::default(),
         }
     }
 
@@ -710,7 +786,7 @@ mod tests {
                 "feast": {"kind": "schedule", "time_zone": "UTC", "hours": [], "holidays": ["25.12."], "open": "b", "closed": "gone"}
             },
             "numbers": {"0712": {"route": "b"}, "+15550100002": {"route": "c", "fallback": ["d"]}}}"#;
-        let problems = Document::read(text).unwrap().routes("t", &templates()).unwrap_err().join("\n");
+        let problems = Document::read(text).unwrap().compile("t", &templates()).unwrap_err().join("\n");
         for expected in [
             "assistants.a: language `xx`: expected en or ro",
             "assistants.a: provider `acme`: expected one that the operator has set up (openai)",

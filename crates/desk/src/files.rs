@@ -1,5 +1,7 @@
 //! Files that people and programs may download for a while.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
 use jiff::Timestamp;
@@ -21,6 +23,19 @@ impl Files {
     /// Files of a place; `None`: there are none.
     pub fn new(objects: Option<Objects>) -> Self {
         Self(objects)
+    }
+
+    /// A ticket for a tenant's file that is good for a while; `None`: there is no such file.
+    ///
+    /// # Errors
+    /// When that cannot be looked up.
+    pub async fn ticket(&self, tenant: &str, id: &str, life: Duration) -> Result<Option<String>, ObjectError> {
+        let Some(objects) = &self.0 else { return Ok(None) };
+        match objects.find(tenant, id).await {
+            Ok(it) => Ok(Some(objects.ticket(&it, Timestamp::now().as_second(), life))),
+            Err(ObjectError::Unknown) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The file that a ticket names; `None` for any other word, and when its time is over.

@@ -9,6 +9,7 @@ mod ladder;
 mod ledger;
 mod next;
 mod orders;
+mod outbound;
 mod phrases;
 mod reconcile;
 mod routes;
@@ -18,7 +19,7 @@ mod tools;
 
 pub use background::Background;
 pub use configuration::{
-    Answered, Assistant, Configuration, DOCUMENT_BYTES_MAX, Document, Hours, Number, Numbers, RouteKind, Templates,
+    Answered, Assistant, Configuration, DOCUMENT_BYTES_MAX, Document, Hours, Number, Numbers, Published, RouteKind, Templates,
 };
 pub use courier::check_endpoint;
 pub use disk::Disk;
@@ -27,6 +28,9 @@ pub use ladder::{Ladder, Person, Rung, Schedule, Sentence, Step, Who};
 pub use ledger::Ledger;
 pub use next::{Desk, Metrics, TryElsewhere};
 pub use orders::{OrderError, order};
+pub use outbound::{
+    Caller, CancelError, MINUTE_PRICE, Machines, NotCalled, Order, OrderRefused, Outbound, OutboundDefaults, Policy,
+};
 pub use phrases::Language;
 pub use routes::{PublicUrl, Route, Settings};
 pub use tools::{BuiltIns, HttpTool, McpServer, Message, Method, Schema, Toolbox, UnusableSchema, UnusableTool};

@@ -19,7 +19,7 @@ use twilio::{CallStatus, StreamStatus, VoiceRequest};
 use uuid::Uuid;
 
 use crate::background::DEAD_AFTER;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Document};
 use crate::disk::Disk;
 use crate::ladder::{Ladder, Step, Who};
 use crate::ledger::Ledger;
@@ -38,6 +38,8 @@ const CALLS_CAP: &str = "calls";
 /// More resumptions in [`RESUME_WINDOW`] than this, and something is wrong that resuming does not heal.
 const RESUMES_MAX: usize = 3;
 const RESUME_WINDOW: Duration = Duration::from_secs(60);
+/// On calls that we make: whoever answers says who they are; after so much silence the assistant opens.
+const CALLEE_FIRST: Duration = Duration::from_millis(1500);
 /// How long somebody rings whom a caller is transferred to.
 const RING_SECONDS: u32 = 25;
 /// Answers are remembered for repeated webhooks.
@@ -102,6 +104,8 @@ struct Answered {
     known_before: bool,
     /// What the voice webhook was answered: a repeated one waits for it and gets the same, single-use token included.
     response: Answer,
+    /// Who speaks, where it is not the called number that says so: on calls that we make.
+    route: Option<Route>,
     at: Instant,
 }
 
@@ -147,6 +151,26 @@ impl Desk {
     /// Where streams go.
     pub fn bridge(&self) -> &Arc<Bridge> {
         &self.bridge
+    }
+
+    /// Everything that is wrong with a tenant's document, as this server is set up.
+    ///
+    /// # Errors
+    /// Problems with their places.
+    pub fn check(&self, tenant: &str, document: &Document) -> Result<(), Vec<String>> {
+        self.configuration.check(tenant, document)
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn configuration(&self) -> &Arc<Configuration> {
+        &self.configuration
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Where facts go.
@@ -224,6 +248,11 @@ impl Desk {
                 return Err(refusal);
             }
         };
+        self.note_answered(call, &ladder.tenant, &name, language, request).await;
+        Ok(response)
+    }
+
+    async fn note_answered(&self, call: &CallId, tenant: &str, name: &str, language: Language, request: &VoiceRequest) {
         let fact = Fact::Ringing {
             call_sid: request.call_sid.clone(),
             account_sid: request.account_sid.clone(),
@@ -233,15 +262,55 @@ impl Desk {
             api_version: request.api_version.clone(),
             forwarded_from: request.forwarded_from.clone(),
             caller_name: request.caller_name.clone(),
-            assistant: name.to_string(),
+            assistant: name.into(),
             language: language.code().into(),
             node: self.settings.node.clone(),
         };
-        if !self.ledger.commit(call, &ladder.tenant, fact, STORE_WAIT).await {
+        if !self.ledger.commit(call, tenant, fact, STORE_WAIT).await {
             tracing::error!(%call, "the call is answered although the journal has not confirmed it");
         }
-        tracing::info!(%call, call_sid = request.call_sid, route = &*name, "answered");
-        Ok(response)
+        tracing::info!(%call, call_sid = request.call_sid, route = name, "answered");
+    }
+
+    /// Somebody whom we have called has answered: an assistant speaks with them, once they have said who they are.
+    pub(crate) async fn greet(&self, route: &Route, request: &VoiceRequest) -> (CallId, Response) {
+        self.find(&request.account_sid, &request.call_sid).await;
+        let (call, known_before, answer) = self.call_of(request, &route.tenant);
+        if let Some(it) = self.answers().calls.get_mut(&key(request)) {
+            it.route = Some(route.clone());
+        }
+        let answered = answer.get_or_try_init(|| async {
+            if known_before {
+                return Ok(self.greet_again(&call, request).await);
+            }
+            if !self.disk.has_room_for_calls() {
+                return Err(Refusal::DiskFull);
+            }
+            self.ledger.begin(&call, 0, Vec::new());
+            let mut plan = self.plan(&call, route, &request.call_sid, &request.account_sid, 0, None);
+            plan.config.callee_first = Some(CALLEE_FIRST);
+            let response = self.connect(plan)?;
+            self.note_answered(&call, &route.tenant, &route.name, route.language, request).await;
+            Ok(response)
+        });
+        match answered.await.cloned() {
+            Ok(response) => (call, self.count("connect", "answered", response)),
+            Err(refusal) => {
+                self.forget(request);
+                (call, self.refuse("connect", route.language, refusal))
+            }
+        }
+    }
+
+    async fn greet_again(&self, call: &CallId, request: &VoiceRequest) -> Response {
+        if self.ledger.is_finished(call) || self.is_live(call).await {
+            tracing::warn!(%call, call_sid = request.call_sid, "asked again about a call that was answered long ago");
+            return Response::new().hangup();
+        }
+        match self.known(call, 0, request).await {
+            Some(known) => self.resume(call, known, Language::cut_off).await,
+            None => sentence(Language::default(), Language::apology),
+        }
     }
 
     /// Tries what a ladder holds from a place on; returns the name and language of what answers, and the document.
@@ -435,7 +504,11 @@ impl Desk {
             Next::Transfer => self.hand_over(call, &known, epoch, "dial", self.ledger.transfer(call)),
             Next::GaveUp => match self.behind_the_assistant(call, &known, request) {
                 Some(document) => self.decided(call, &known, "next_rung", document),
-                None => self.hand_over(call, &known, epoch, "last_resort", self.settings.last_resort.clone()),
+                None => {
+                    // Whoever was called did not want to speak with anybody of ours.
+                    let last_resort = self.settings.last_resort.clone().filter(|_| !request.is_outbound());
+                    self.hand_over(call, &known, epoch, "last_resort", last_resort)
+                }
             },
             // Twilio asks again (`rc=4`, `rp=all`), and then finds the next process.
             Next::Resume if self.bridge.directory().is_draining() => return Err(TryElsewhere),
@@ -445,6 +518,9 @@ impl Desk {
 
     /// What the number's ladder holds behind the assistant that gave up: people and sentences.
     fn behind_the_assistant(&self, call: &CallId, known: &Known, request: &VoiceRequest) -> Option<Response> {
+        if request.is_outbound() {
+            return None;
+        }
         let (numbers, now) = (self.configuration.numbers(), Timestamp::now());
         let ladder = numbers.ladder(request.to.as_deref()).filter(|it| it.tenant == known.tenant)?;
         let (assistant, _) = ladder.assistant(now)?;
@@ -561,6 +637,7 @@ impl Desk {
             tenant: tenant.clone(),
             known_before: false,
             response: Arc::default(),
+            route: None,
             at: now,
         };
         let answered = answers.calls.entry(key(request)).or_insert_with(fresh);
@@ -629,6 +706,7 @@ impl Desk {
                     tenant: tenant.clone(),
                     known_before: true,
                     response: Arc::default(),
+                    route: None,
                     at: Instant::now(),
                 },
             );
@@ -654,14 +732,13 @@ impl Desk {
             && let Some(tenant) = self.tenant_of(call).await
             && let Some((found, _)) = self.find(&request.account_sid, &request.call_sid).await
             && found == *call
-            && let Some(route) =
-                self.configuration.numbers().route(request.to.as_deref(), Timestamp::now()).filter(|it| it.tenant == tenant)
+            && let Some(route) = self.route_of(request).filter(|it| it.tenant == tenant)
         {
             return Some(Known {
                 tenant,
                 call_sid: request.call_sid.clone(),
                 account_sid: request.account_sid.clone(),
-                route: route.clone(),
+                route,
                 epoch: self.ledger.epoch(call)?,
                 history: self.ledger.history(call)?,
             });
@@ -672,6 +749,14 @@ impl Desk {
         let route = numbers.route_of(&tenant, &row.assistant, row.to_number.as_deref(), now)?.clone();
         let history = self.ledger.history(call).unwrap_or_default();
         Some(Known { tenant, call_sid: row.call_sid, account_sid: row.account_sid, route, epoch: row.epoch, history })
+    }
+
+    /// Who speaks on a call, as far as memory and the called number tell.
+    fn route_of(&self, request: &VoiceRequest) -> Option<Route> {
+        if request.is_outbound() {
+            return self.answers().calls.get(&key(request))?.route.clone();
+        }
+        self.configuration.numbers().route(request.to.as_deref(), Timestamp::now()).cloned()
     }
 
     /// Why a stream ended that was another process's. What that one has noted at the end is on its way to the database, if

@@ -140,6 +140,13 @@ impl Sealer {
         Ok(plain.to_vec())
     }
 
+    /// 32 bytes for a purpose, made of the newest key: another key makes others.
+    pub fn secret_for(&self, purpose: &str) -> [u8; 32] {
+        let mut secret = [0; 32];
+        secret.copy_from_slice(hmac::sign(&self.derived(purpose), b"secret").as_ref());
+        secret
+    }
+
     /// A key for another purpose, made of the first one: knowing it tells nothing about the key itself.
     pub(crate) fn derived(&self, purpose: &str) -> hmac::Key {
         let first = hmac::Key::new(hmac::HMAC_SHA256, &self.keys[0].bytes);

@@ -150,6 +150,14 @@ impl Store {
         row.map(|it| it.get("tenant")).transpose()
     }
 
+    /// Sessions of all tenants that were to be dialled before a moment (Unix milliseconds) and whose end nobody has told, the
+    /// oldest first, with their tenants.
+    pub async fn open_sessions(&self, before_ms: i64, limit: u32) -> Result<Vec<(String, VoiceSessionRow)>, StoreError> {
+        let sql = "SELECT * FROM voice_sessions WHERE ended_at_ms IS NULL AND dialled_at_ms < $1 ORDER BY dialled_at_ms LIMIT $2";
+        let rows = self.read(Wall::None).await?.rows(sql, values![before_ms, limit]).await?;
+        rows.iter().map(|it| Ok((it.get("tenant")?, session(it)?))).collect()
+    }
+
     /// Takes the next place of something that happens at a pace, once every `apart`, on all servers together; returns how long
     /// to wait for it.
     pub async fn pace(&self, name: &str, apart: Duration) -> Result<Duration, StoreError> {
@@ -290,6 +298,12 @@ impl Scope<'_> {
         let sql = "SELECT * FROM voice_sessions WHERE tenant = $1 AND id = $2";
         let row = self.read().await?.row(sql, values![self.tenant, id]).await?;
         row.map(|it| session(&it)).transpose()
+    }
+
+    /// Whether a call of Twilio's is known to be a session's.
+    pub async fn is_call_of_a_session(&self, call_sid: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT id FROM voice_sessions WHERE tenant = $1 AND call_sid = $2";
+        Ok(self.read().await?.row(sql, values![self.tenant, call_sid]).await?.is_some())
     }
 
     /// The newest sessions first; from behind a session on.

@@ -64,6 +64,8 @@ async fn plant(store: &Store, objects: &Objects, sealer: &Sealer, folder: &std::
     let ticket = scope.open_ticket(CANARY, CANARY, CANARY, None, None).await.unwrap();
     let Begun::Fresh(session) = scope.begin_session(&session("+15550100007")).await.unwrap() else { panic!("it is new") };
     let session = session.id;
+    let dialled = VoiceSessionChange { call_sid: Some(CANARY), ..Default::default() };
+    assert!(scope.change_session(&session, &dialled).await.unwrap() && scope.is_call_of_a_session(CANARY).await.unwrap());
     scope.do_not_call("+15550100008", CANARY, CANARY).await.unwrap();
     assert!(store.create_tenant("owner", CANARY, "UTC").await.unwrap());
     let user = store.create_user(CANARY, CANARY, CANARY).await.unwrap().unwrap();
@@ -154,6 +156,7 @@ async fn a_stranger_finds_nothing_and_changes_nothing() {
         assert!(it.not_to_be_called(None, 10).await.unwrap().is_empty());
         assert!(!it.is_not_to_be_called("+15550100008").await.unwrap() && !it.may_call("+15550100008").await.unwrap());
         assert!(it.members().await.unwrap().is_empty() && it.keys(10).await.unwrap().is_empty());
+        assert!(!it.is_call_of_a_session(CANARY).await.unwrap());
         let customer = store.tenant("owner").customer("+15550100007").await.unwrap().unwrap().id;
         assert!(it.customer_of_id(&customer).await.unwrap().is_none());
         assert!(it.this_tenant().await.unwrap().is_none());

@@ -138,6 +138,8 @@ pub struct VoiceRequest {
     pub call_duration: Option<u64>,
     /// Order in which status callbacks were fired.
     pub sequence_number: Option<u64>,
+    /// Why it failed, in SIP's numbers; only on status callbacks.
+    pub sip_response_code: Option<u16>,
 }
 
 impl VoiceRequest {
@@ -156,7 +158,13 @@ impl VoiceRequest {
             caller_name: form.optional("CallerName"),
             call_duration: form.get("CallDuration").and_then(|it| it.parse().ok()),
             sequence_number: form.get("SequenceNumber").and_then(|it| it.parse().ok()),
+            sip_response_code: form.get("SipResponseCode").and_then(|it| it.parse().ok()),
         })
+    }
+
+    /// Whether it is a call that was made by REST (`outbound-api`), or a leg that `<Dial>` made (`outbound-dial`).
+    pub fn is_outbound(&self) -> bool {
+        self.direction.as_deref().is_some_and(|it| it.starts_with("outbound"))
     }
 }
 
