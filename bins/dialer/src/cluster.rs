@@ -1,5 +1,6 @@
 //! Real offhook processes with a simulated telephone network and a simulated provider around them.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,9 +11,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response};
+use serde_json::Value;
 use sim::{
-    AssistantScript, Balancer, Behaviour, CallOutcome, CallerScript, Lateness, Network, OpenAi, OutputFormat, Speech,
-    TelephoneNetwork, Timeline,
+    AssistantScript, Balancer, Behaviour, CallOutcome, Callee, CallerScript, Lateness, Network, OpenAi, OutputFormat, RestApi,
+    Speech, TelephoneNetwork, Timeline,
 };
 use store::Store;
 use tokio::process::{Child, Command};
@@ -225,8 +227,56 @@ impl Cluster {
     /// # Errors
     /// When the script is not understood.
     pub fn ring(&self, script: &str) -> Result<JoinHandle<CallOutcome>> {
-        let script: CallerScript = script.parse()?;
-        let telephone = TelephoneNetwork {
+        let (script, telephone): (CallerScript, _) = (script.parse()?, self.telephone()?);
+        Ok(tokio::spawn(async move { telephone.ring(CALLER, CALLED, script).await }))
+    }
+
+    /// Gives the servers an account at a simulated Twilio that makes calls, from `phone_number`: known to servers that are started
+    /// from now on.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub async fn account(&mut self, phone_number: &str, callees: BTreeMap<String, Callee>) -> Result<Arc<RestApi>> {
+        let api = RestApi::new(self.telephone()?, callees);
+        let (listener, address) = Network::Loopback.listen().await?;
+        tokio::spawn(api.clone().serve(listener, self.stop.clone()));
+        let settings = [
+            ("TWILIO_ACCOUNT_SID", ACCOUNT.to_owned()),
+            ("TWILIO_API_BASE_URL", format!("http://{address}")),
+            ("TWILIO_PHONE_NUMBER", phone_number.to_owned()),
+            ("TWILIO_CALLS_PER_SECOND", "20".to_owned()),
+        ];
+        self.environment.extend(settings.map(|(name, value)| (name.to_owned(), value)));
+        Ok(api)
+    }
+
+    /// Asks the API as a program would; returns status and JSON. A refusal for asking too often is waited out.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn api(&self, method: &str, path: &str, key: &str, body: Option<&Value>) -> Result<(u16, Value)> {
+        loop {
+            let mut request = Request::builder().method(method).uri(path).header("host", "test");
+            if !key.is_empty() {
+                request = request.header("authorization", format!("Bearer {key}"));
+            }
+            let text = body.map_or_else(String::new, Value::to_string);
+            if body.is_some() {
+                request = request.header("content-type", "application/json");
+            }
+            let response = self.send(request.body(Full::new(Bytes::from(text)))?).await?;
+            let answer: Value = serde_json::from_slice(response.body()).unwrap_or(Value::Null);
+            // What is not allowed now has a code of its own.
+            if response.status() == 429 && answer.get("code").is_none() {
+                sleep(Duration::from_millis(300)).await;
+                continue;
+            }
+            return Ok((response.status().as_u16(), answer));
+        }
+    }
+
+    fn telephone(&self) -> Result<TelephoneNetwork> {
+        Ok(TelephoneNetwork {
             net: Network::Loopback,
             timeline: self.timeline.clone(),
             account_sid: ACCOUNT.into(),
@@ -237,8 +287,7 @@ impl Cluster {
             repeat_first_webhook: false,
             connecting: Duration::ZERO,
             people: Default::default(),
-        };
-        Ok(tokio::spawn(async move { telephone.ring(CALLER, CALLED, script).await }))
+        })
     }
 
     /// Ends a server as a supervisor would: SIGTERM, and an exit code that says that nothing is left.

@@ -8,6 +8,7 @@ mod live;
 mod net;
 mod openai;
 mod provider;
+mod rest;
 mod script;
 mod speech;
 mod stream;
@@ -24,9 +25,10 @@ pub use live::Live;
 pub use net::{BoxIo, Io, Listener, Network};
 pub use openai::OpenAi;
 pub use provider::{Behaviour, OutputFormat};
+pub use rest::RestApi;
 pub use script::{AssistantScript, Broken, CallerScript};
 pub use speech::{Speech, Utterance};
-pub use telephone::{CallOutcome, TelephoneNetwork};
+pub use telephone::{CallOutcome, Callee, TelephoneNetwork};
 pub use timeline::{Moment, Party, Timeline, Watcher};
 
 /// One sample as μ-law, for listening to recordings.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header;
 use http_body_util::Full;
 use hyper::Request;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use twilio::{Algorithm, Body, sign};
 use url::Url;
@@ -76,11 +77,46 @@ pub struct CallOutcome {
     pub gaps: Vec<Duration>,
 }
 
+/// What becomes of a call that somebody ordered.
+#[derive(Clone, Debug)]
+pub enum Callee {
+    /// Answers after a moment of ringing and does what the script says; whether a person or a machine, in Twilio's words.
+    Answers { script: CallerScript, answered_by: &'static str },
+    /// `busy`, `no-answer`, `failed`.
+    Does(&'static str),
+}
+
+/// A call that somebody ordered.
+#[derive(Clone, Debug)]
+pub(crate) struct Ordered {
+    pub(crate) call_sid: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) url: String,
+    pub(crate) status_callback: Option<String>,
+    /// Who is told who answered.
+    pub(crate) amd_callback: Option<String>,
+}
+
+/// What is ordered of a call that lives.
+#[derive(Clone, Debug)]
+pub(crate) enum Update {
+    HangUp,
+    Url(String),
+    Document(String),
+}
+
+/// How long machine detection takes.
+const DETECTION: Duration = Duration::from_millis(2500);
+
 struct Call<'a> {
     network: &'a TelephoneNetwork,
     call_sid: String,
     from: String,
     to: String,
+    direction: &'static str,
+    /// Who is told how the call fares.
+    status_url: Option<String>,
     status: &'static str,
     callbacks: u32,
     base: String,
@@ -96,6 +132,8 @@ impl TelephoneNetwork {
             call_sid: format!("CA{}", Uuid::new_v4().simple()),
             from: from.into(),
             to: to.into(),
+            direction: "inbound",
+            status_url: Some(self.status_url.clone()),
             status: "ringing",
             callbacks: 0,
             base: self.voice_url.clone(),
@@ -107,17 +145,104 @@ impl TelephoneNetwork {
         if self.repeat_first_webhook {
             let _ = call.post(&self.voice_url.clone(), &[]).await;
         }
-        call.run(&mut caller, &mut streams).await;
+        call.run(self.voice_url.clone(), &mut caller, &mut streams).await;
+        call.over(started, caller, streams).await
+    }
+
+    /// Calls somebody as ordered; what is ordered meanwhile comes by `updates`. `told` learns every status.
+    pub(crate) async fn place(
+        &self,
+        it: Ordered,
+        callee: Callee,
+        mut updates: mpsc::Receiver<Update>,
+        told: impl Fn(&'static str),
+    ) -> CallOutcome {
+        let mut call = Call {
+            network: self,
+            call_sid: it.call_sid.clone(),
+            from: it.from.clone(),
+            to: it.to.clone(),
+            direction: "outbound-api",
+            status_url: it.status_callback,
+            status: "initiated",
+            callbacks: 0,
+            base: it.url.clone(),
+            dialled: None,
+        };
+        call.status_callback(None).await;
+        call.status = "ringing";
+        told(call.status);
+        call.status_callback(None).await;
+        let ringing = tokio::select! {
+            () = sleep(RINGING / 4) => true,
+            _ = updates.recv() => false,
+        };
+        let started = Instant::now();
+        let (script, answered_by) = match &callee {
+            Callee::Answers { script, answered_by } => (script.clone(), *answered_by),
+            Callee::Does(_) => (CallerScript::default(), ""),
+        };
+        let (mut caller, mut streams) = (Caller::new(script, self.speech), 0);
+        if !ringing {
+            call.status = "canceled";
+        } else if let Callee::Does(status) = callee {
+            call.status = status;
+        } else {
+            call.status = "in-progress";
+            told(call.status);
+            call.status_callback(None).await;
+            let detecting = async {
+                if let Some(url) = it.amd_callback {
+                    sleep(DETECTION).await;
+                    let fields = [("AnsweredBy", answered_by), ("MachineDetectionDuration", "2500")];
+                    let parameters = [("CallSid", it.call_sid.as_str()), ("AccountSid", self.account_sid.as_str())];
+                    let all = parameters.into_iter().chain(fields).map(|(name, value)| (name.to_owned(), value.to_owned()));
+                    let _ = exchange(self, &url, &all.collect::<Vec<_>>()).await;
+                }
+            };
+            let talking = async {
+                let mut next = Update::Url(it.url);
+                loop {
+                    let running = async {
+                        match next {
+                            Update::HangUp => (),
+                            Update::Url(url) => call.run(url, &mut caller, &mut streams).await,
+                            Update::Document(document) => call.run_document(&document, &mut caller, &mut streams).await,
+                        }
+                    };
+                    next = tokio::select! {
+                        () = running => break,
+                        Some(update) = updates.recv() => {
+                            self.timeline.note(Party::Telephone, Moment::Updated);
+                            update
+                        }
+                    };
+                }
+            };
+            tokio::select! {
+                () = talking => (),
+                () = async { detecting.await; std::future::pending().await } => (),
+            }
+        }
+        let outcome = call.over(started, caller, streams).await;
+        told(outcome.status);
+        outcome
+    }
+}
+
+impl Call<'_> {
+    /// Tells everybody that the call is over.
+    async fn over(mut self, started: Instant, caller: Caller, streams: usize) -> CallOutcome {
         let duration = started.elapsed();
-        if !matches!(call.status, "busy" | "no-answer" | "failed") {
-            call.status = "completed";
+        if !matches!(self.status, "busy" | "no-answer" | "failed" | "canceled") {
+            self.status = "completed";
         }
         let seconds = duration.as_secs();
-        self.timeline.note(Party::Telephone, Moment::CallEnded { status: call.status, seconds });
-        call.status_callback(seconds).await;
+        self.note(Moment::CallEnded { status: self.status, seconds });
+        self.status_callback(Some(seconds)).await;
         CallOutcome {
-            call_sid: call.call_sid,
-            status: call.status,
+            call_sid: self.call_sid,
+            status: self.status,
             duration,
             steps: caller.progress(),
             streams,
@@ -126,9 +251,7 @@ impl TelephoneNetwork {
             gaps: caller.gaps,
         }
     }
-}
 
-impl Call<'_> {
     fn note(&self, moment: Moment) {
         self.network.timeline.note(Party::Telephone, moment);
     }
@@ -138,8 +261,7 @@ impl Call<'_> {
     }
 
     /// Runs documents until one ends the call.
-    async fn run(&mut self, caller: &mut Caller, streams: &mut usize) {
-        let mut url = self.network.voice_url.clone();
+    async fn run(&mut self, mut url: String, caller: &mut Caller, streams: &mut usize) {
         for _ in 0..DOCUMENTS_MAX {
             let dialled = self.dialled.take().map(|it| ("DialCallStatus".to_owned(), it.to_owned()));
             let Some(document) = self.post(&url, dialled.as_slice()).await else { return self.status = "failed" };
@@ -158,6 +280,17 @@ impl Call<'_> {
         }
         self.warn(12_100, "the documents run in a circle");
         self.status = "failed";
+    }
+
+    /// Runs a document that was sent instead of an address.
+    async fn run_document(&mut self, document: &str, caller: &mut Caller, streams: &mut usize) {
+        let next = match twiml::read(document) {
+            Ok(verbs) => self.perform(verbs, caller, streams).await,
+            Err((code, problem)) => return self.warn(code, problem),
+        };
+        if let Some(url) = next {
+            Box::pin(self.run(url, caller, streams)).await;
+        }
     }
 
     /// Runs verbs in order; returns the address of the next document.
@@ -250,7 +383,7 @@ impl Call<'_> {
             ("Caller", &self.from),
             ("Called", &self.to),
             ("CallStatus", self.status),
-            ("Direction", "inbound"),
+            ("Direction", self.direction),
             ("ApiVersion", "2010-04-01"),
             ("FromCity", ""),
         ]
@@ -258,17 +391,18 @@ impl Call<'_> {
         .into()
     }
 
-    async fn status_callback(&mut self, seconds: u64) {
+    async fn status_callback(&mut self, seconds: Option<u64>) {
         let sequence = self.callbacks.to_string();
         self.callbacks += 1;
-        let fields = [
-            ("CallbackSource".to_owned(), "call-progress-events".to_owned()),
-            ("SequenceNumber".to_owned(), sequence),
-            ("CallDuration".to_owned(), seconds.to_string()),
-            ("Duration".to_owned(), seconds.div_ceil(60).to_string()),
-        ];
-        let url = self.network.status_url.clone();
-        let _ = self.post(&url, &fields).await;
+        let mut fields =
+            vec![("CallbackSource".to_owned(), "call-progress-events".to_owned()), ("SequenceNumber".to_owned(), sequence)];
+        if let Some(seconds) = seconds {
+            fields.push(("CallDuration".to_owned(), seconds.to_string()));
+            fields.push(("Duration".to_owned(), seconds.div_ceil(60).to_string()));
+        }
+        if let Some(url) = self.status_url.clone() {
+            let _ = self.post(&url, &fields).await;
+        }
     }
 
     async fn stream_callback(&self, url: Option<&str>, fields: &[(String, String)]) {
@@ -289,10 +423,10 @@ impl Call<'_> {
         let mut parameters = self.parameters();
         parameters.extend_from_slice(fields);
         let path = Url::parse(url).map_or_else(|_| url.to_owned(), |it| it.path().to_owned());
-        let exchange = async {
+        let attempts = async {
             for pause in std::iter::once(Duration::ZERO).chain(RETRY_PAUSES).take(retries + 1) {
                 sleep(pause).await;
-                match timeout(milliseconds("rt", 15_000), self.exchange(url, &parameters)).await {
+                match timeout(milliseconds("rt", 15_000), exchange(self.network, url, &parameters)).await {
                     Ok(Ok((status, content_type, body))) => {
                         let answer = summary(&content_type, &body);
                         self.note(Moment::Webhook { path: path.clone(), status, answer });
@@ -318,28 +452,33 @@ impl Call<'_> {
             }
             None
         };
-        timeout(milliseconds("tt", 15_000), exchange).await.ok().flatten()
+        timeout(milliseconds("tt", 15_000), attempts).await.ok().flatten()
     }
+}
 
-    async fn exchange(&self, url: &str, parameters: &[(String, String)]) -> std::io::Result<(u16, String, String)> {
-        let parsed = Url::parse(url).map_err(std::io::Error::other)?;
-        let (host, port) = (parsed.host_str().unwrap_or_default().to_owned(), parsed.port_or_known_default().unwrap_or(80));
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
-        let signature = sign(Algorithm::HmacSha1, &self.network.auth_token, url, Body::Form(parameters));
-        let path = parsed.query().map_or_else(|| parsed.path().to_owned(), |query| format!("{}?{query}", parsed.path()));
-        let request = Request::post(path)
-            .header(header::HOST, format!("{host}:{port}"))
-            .header(header::USER_AGENT, "TwilioProxy/1.1")
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded; charset=UTF-8")
-            .header("X-Twilio-Signature", signature)
-            .header("I-Twilio-Idempotency-Token", Uuid::new_v4().to_string())
-            .body(Full::new(Bytes::from(body)))
-            .map_err(std::io::Error::other)?;
-        let response = web::send(&self.network.net, &host, port, request).await?;
-        let content_type =
-            response.headers().get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
-        Ok((response.status().as_u16(), content_type, String::from_utf8_lossy(response.body()).into_owned()))
-    }
+/// Posts one signed webhook.
+async fn exchange(
+    network: &TelephoneNetwork,
+    url: &str,
+    parameters: &[(String, String)],
+) -> std::io::Result<(u16, String, String)> {
+    let parsed = Url::parse(url).map_err(std::io::Error::other)?;
+    let (host, port) = (parsed.host_str().unwrap_or_default().to_owned(), parsed.port_or_known_default().unwrap_or(80));
+    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+    let signature = sign(Algorithm::HmacSha1, &network.auth_token, url, Body::Form(parameters));
+    let path = parsed.query().map_or_else(|| parsed.path().to_owned(), |query| format!("{}?{query}", parsed.path()));
+    let request = Request::post(path)
+        .header(header::HOST, format!("{host}:{port}"))
+        .header(header::USER_AGENT, "TwilioProxy/1.1")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded; charset=UTF-8")
+        .header("X-Twilio-Signature", signature)
+        .header("I-Twilio-Idempotency-Token", Uuid::new_v4().to_string())
+        .body(Full::new(Bytes::from(body)))
+        .map_err(std::io::Error::other)?;
+    let response = web::send(&network.net, &host, port, request).await?;
+    let content_type =
+        response.headers().get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
+    Ok((response.status().as_u16(), content_type, String::from_utf8_lossy(response.body()).into_owned()))
 }
 
 /// The verbs of a document, for reading; never its parameters.

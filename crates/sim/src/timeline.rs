@@ -60,6 +60,8 @@ pub enum Moment {
         code: u32,
         text: String,
     },
+    /// Something else was ordered of a live call, by REST.
+    Updated,
     /// Somebody else was rung, with this outcome.
     Dialled {
         status: &'static str,
@@ -174,6 +176,7 @@ impl fmt::Display for Moment {
                 write!(f, "media stream closed{}", code.map_or(String::new(), |it| format!(" by the server ({it})")))
             }
             Self::StreamLost => f.write_str("media stream lost"),
+            Self::Updated => f.write_str("the call was updated"),
             Self::Dialled { status } => write!(f, "somebody else was rung: {status}"),
             Self::StreamRefused { status } => write!(f, "media stream refused: HTTP {status}"),
             Self::CallerSays { utterance } => write!(f, "caller begins ‹{utterance}›"),

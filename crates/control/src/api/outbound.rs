@@ -39,7 +39,7 @@ pub(crate) struct Initiated {
     session_id: String,
     /// Twilio's; null while the call waits to be dialled, and in a simulation.
     call_sid: Option<String>,
-    /// `queued`, `simulation`, or further along.
+    /// `queued`, `simulation`, or how it ended. `/api/sessions/{id}` tells how it fares.
     status: String,
     message: String,
     /// Whether there is an account to make calls with.
@@ -199,7 +199,9 @@ pub(crate) async fn initiate(
         (_, None) => "The call waits for its turn".to_owned(),
         (_, Some(_)) => "The call is being made".to_owned(),
     };
-    let status = if row.status == "created" { "queued".to_owned() } else { row.status };
+    // Before Twilio has told anything, and whatever it has told meanwhile: the order was taken.
+    let under_way = row.status != "simulation" && row.ended_at_ms.is_none();
+    let status = if under_way { "queued".to_owned() } else { row.status };
     let twilio_configured = app.caller.is_configured();
     Ok(Json(Initiated { session_id: row.id, call_sid: row.call_sid, status, message, twilio_configured }))
 }
