@@ -88,6 +88,12 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Pages of other origins that may ask the API, such as https://panel.example.com, with commas between",
     ),
+    setting(
+        "server.api_per_second",
+        "OFFHOOK_API_PER_SECOND",
+        "20",
+        "API requests of one person or program in a second, 1 to 10000; five times as many at once",
+    ),
     setting("server.recording_days", "OFFHOOK_RECORDING_DAYS", "", "Recordings are deleted after so many days; empty: never"),
     setting("server.max_calls", "OFFHOOK_MAX_CALLS", "100", "Calls at a time; further callers hear that all lines are busy"),
     setting(
@@ -982,7 +988,8 @@ impl Source {
             }
         }
         let jwt_secret = Some(secret.value).filter(|it| !it.is_empty()).map(SecretString::from);
-        Some(ApiSettings { jwt_secret, cors_origins })
+        let per_second = self.number("server.api_per_second", 1..=10_000)? as u32;
+        Some(ApiSettings { jwt_secret, cors_origins, per_second })
     }
 
     /// Twilio's REST API: nothing of an ordinary call needs it.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::api;
+
 /// What a machine must have, and how to get it.
 const TOOLS: [(&str, &[&str], &str); 5] = [
     ("cargo", &["--version"], "install Rust with rustup"),
@@ -61,6 +63,13 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     }
+    println!("\n── api: every operation of the document, with whatever fits it and whatever does not");
+    let begun = Instant::now();
+    if !api::run(root)? {
+        println!("\n✗ api failed after {:.0} s; run it alone with: cargo xtask api", begun.elapsed().as_secs_f64());
+        return Ok(ExitCode::FAILURE);
+    }
+    times.push(("api", begun.elapsed()));
     println!();
     for (name, time) in &times {
         println!("{:>7.1} s  {name}", time.as_secs_f64());

@@ -1,5 +1,6 @@
 //! Automation of the repository: what people and CI run is the same.
 
+mod api;
 mod ci;
 mod fixtures;
 mod fuzz;
@@ -24,6 +25,8 @@ struct Arguments {
 enum Task {
     /// Everything that must hold: formats, lints, builds, tests, the demo, the repository's own rules
     Ci,
+    /// Every operation of the API with generated inputs (needs python3 and a registry of its packages)
+    Api,
     /// Make the speech fixtures (needs espeak-ng and sox) and all checksums anew
     Fixtures,
     /// Every fuzz target for some seconds (needs cargo-fuzz and g++)
@@ -52,6 +55,7 @@ fn main() -> Result<ExitCode> {
     let root = root();
     match Arguments::parse().command {
         Task::Ci => ci::run(root),
+        Task::Api => api::run(root).map(|held| if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Task::Fuzz { seconds, target } => fuzz::run(root, seconds, target.as_deref()),
         Task::Bench { what: Bench::Quality } => quality::run(root),
         Task::Fixtures => fixtures::make(root).map(|()| ExitCode::SUCCESS),

@@ -11,7 +11,7 @@ use axum::extract::FromRequestParts;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::request::Parts;
 use http::{StatusCode, header};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -35,14 +35,12 @@ const SECRET_MIN: usize = 32;
 const PASSWORD: std::ops::RangeInclusive<usize> = 12..=256;
 /// Passwords that are looked at, at a time: each takes 19 MiB and tens of milliseconds of a core.
 const PASSWORDS_AT_A_TIME: usize = 2;
-/// What a program or a person may ask in a second, and at once.
+/// What a program or a person may ask in a second, unless the operator has set it; and how many times that at once.
 const ASKED_PER_S: u32 = 20;
-const ASKED_AT_ONCE: u32 = 100;
+const ASKED_AT_ONCE: u32 = 5;
 /// Tries of one address to sign in: five at once, then one in twelve seconds.
 const TRIES_AT_ONCE: u32 = 5;
 const TRY_EVERY: Duration = Duration::from_secs(12);
-/// Refused tokens and keys in a second, of everybody together.
-const REFUSED_PER_S: u32 = 50;
 /// Issuer and audience of tokens.
 const ISSUER: &str = "offhook";
 /// Begins every key of a program.
@@ -98,7 +96,6 @@ pub struct Access {
     decoding: DecodingKey,
     asked: DefaultKeyedRateLimiter<(String, String)>,
     tries: DefaultKeyedRateLimiter<String>,
-    refused: DefaultDirectRateLimiter,
     passwords: Semaphore,
 }
 
@@ -169,17 +166,16 @@ impl From<Denied> for Problem {
 }
 
 impl Access {
-    /// With the secret that signs tokens.
-    pub fn new(secret: &SecretString) -> Self {
+    /// With the secret that signs tokens, and what one program or person may ask in a second.
+    pub fn new(secret: &SecretString, asked_per_s: u32) -> Self {
         let secret = secret.expose_secret().as_bytes();
         let per_second = |it| Quota::per_second(quota(it));
         let every = Quota::with_period(TRY_EVERY).unwrap_or(per_second(1));
         Self {
             encoding: EncodingKey::from_secret(secret),
             decoding: DecodingKey::from_secret(secret),
-            asked: RateLimiter::keyed(per_second(ASKED_PER_S).allow_burst(quota(ASKED_AT_ONCE))),
+            asked: RateLimiter::keyed(per_second(asked_per_s).allow_burst(quota(asked_per_s * ASKED_AT_ONCE))),
             tries: RateLimiter::keyed(every.allow_burst(quota(TRIES_AT_ONCE))),
-            refused: RateLimiter::direct(per_second(REFUSED_PER_S)),
             passwords: Semaphore::new(PASSWORDS_AT_A_TIME),
         }
     }
@@ -221,7 +217,7 @@ impl Access {
                 tracing::warn!(sign_in = id, "a refresh token was used twice: somebody has a copy. The sign-in is over");
                 Err(Denied::Wrong)
             }
-            Renewal::Renewed | Renewal::Over => self.wrong(),
+            Renewal::Renewed | Renewal::Over => Err(Denied::Wrong),
         }
     }
 
@@ -242,26 +238,19 @@ impl Access {
         if looked.await.unwrap_or(false) { Ok(()) } else { Err(Denied::Wrong) }
     }
 
-    fn wrong<T>(&self) -> Result<T, Denied> {
-        match self.refused.check() {
-            Ok(()) => Err(Denied::Wrong),
-            Err(early) => Err(Denied::TooOften(seconds(early.wait_time_from(DefaultClock::default().now())))),
-        }
-    }
-
     /// Who stands behind an `Authorization` header.
     pub(crate) async fn principal(&self, store: &Store, authorization: Option<&str>) -> Result<Principal, Denied> {
         let secret = authorization.and_then(|it| it.split_once(' ')).filter(|it| it.0.eq_ignore_ascii_case("bearer"));
-        let Some((_, secret)) = secret else { return self.wrong() };
+        let Some((_, secret)) = secret else { return Err(Denied::Wrong) };
         let (kind, sign_in, holder) = if secret.starts_with(KEY_PREFIX) {
             ("key", None, store.key_holder(&hash(secret)).await?)
         } else {
-            let Some(sign_in) = self.sign_in_of(secret) else { return self.wrong() };
+            let Some(sign_in) = self.sign_in_of(secret) else { return Err(Denied::Wrong) };
             let holder = store.signed_in(&sign_in).await?;
             ("user", Some(sign_in), holder)
         };
-        let Some(holder) = holder else { return self.wrong() };
-        let Some(role) = Role::parse(&holder.role) else { return self.wrong() };
+        let Some(holder) = holder else { return Err(Denied::Wrong) };
+        let Some(role) = Role::parse(&holder.role) else { return Err(Denied::Wrong) };
         let key = (holder.tenant, holder.id);
         if let Err(early) = self.asked.check_key(&key) {
             return Err(Denied::TooOften(seconds(early.wait_time_from(DefaultClock::default().now()))));
@@ -374,19 +363,27 @@ roles! {
 }
 
 /// What the operator has set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ApiSettings {
     /// Signs tokens; `None`: one made of the encryption key.
     pub jwt_secret: Option<SecretString>,
     /// Origins of pages that may ask.
     pub cors_origins: Vec<String>,
+    /// Requests of one program or person in a second.
+    pub per_second: u32,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self { jwt_secret: None, cors_origins: Vec::new(), per_second: ASKED_PER_S }
+    }
 }
 
 impl ApiSettings {
     /// Access, with the secret that was set or else `fallback`; without either, tokens end with the process.
     pub fn access(&self, fallback: Option<[u8; 32]>) -> Arc<Access> {
         let made = || SecretString::from(fallback.map_or_else(random, |it| URL_SAFE_NO_PAD.encode(it)));
-        Arc::new(Access::new(&self.jwt_secret.clone().unwrap_or_else(made)))
+        Arc::new(Access::new(&self.jwt_secret.clone().unwrap_or_else(made), self.per_second))
     }
 }
 
