@@ -27,7 +27,7 @@ const BUSY: &str = "+40712345673";
 const NOBODY: &str = "+40712345674";
 const NOT_PERMITTED: &str = "+40712345675";
 
-/// A server with its own database, an account at the simulated Twilio, and two tenants with a key for each role.
+/// A server with its own database, an account at the simulated Twilio, and tenants with a key for each role.
 struct Scene {
     cluster: Cluster,
     server: Child,
@@ -37,7 +37,7 @@ struct Scene {
     keys: BTreeMap<(&'static str, &'static str), String>,
 }
 
-const TENANTS: [&str; 2] = ["clinic", "rival"];
+const TENANTS: [&str; 3] = ["clinic", "rival", "stranger"];
 const ROLES: [&str; 4] = ["viewer", "operator", "admin", "owner"];
 
 impl Scene {
@@ -471,9 +471,9 @@ async fn every_operation_is_refused_to_whoever_may_not() {
         let own = ROLES.iter().find(|it| **it == role).unwrap();
         let (status, answer) = api(method, &nothing(path), &scene.keys[&("rival", *own)], body.as_ref()).await;
         assert!(![401, 403].contains(&status), "{method} {path} as {role}: {answer}");
-        // A rival's owner: what is the clinic's is answered as what is not there.
+        // A stranger's owner: what is the clinic's is answered as what is not there.
         if path.contains('{') && method != "PUT" {
-            let rival = &scene.keys[&("rival", "owner")];
+            let rival = &scene.keys[&("stranger", "owner")];
             let (status, theirs) = api(method, &real(path), rival, body.as_ref()).await;
             let (expected, absent) = api(method, &nothing(path), rival, body.as_ref()).await;
             assert_eq!((status, &theirs), (404, &absent), "{method} {path}");

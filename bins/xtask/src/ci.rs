@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::api;
+use crate::{api, client};
 
 /// What a machine must have, and how to get it.
 const TOOLS: [(&str, &[&str], &str); 5] = [
@@ -31,6 +31,9 @@ const STEPS: [(&str, &[&str]); 6] = [
     ("document", &["doc", "--workspace", "--no-deps", "--locked"]),
     ("demo in real time", &["run", "--quiet", "--locked", "--package", "offhook", "--", "demo"]),
 ];
+
+/// What needs more than Rust, and is left out where that is not there.
+const OWN: [(&str, fn(&Path) -> Result<bool>); 2] = [("api", api::run), ("client", client::run)];
 
 /// Fuzz targets must not rot; they are only built where a C++ compiler is.
 const FUZZ: (&str, &[&str]) = ("fuzz targets", &["check", "--manifest-path", "fuzz/Cargo.toml", "--locked"]);
@@ -63,13 +66,16 @@ pub(crate) fn run(root: &Path) -> Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     }
-    println!("\n── api: every operation of the document, with whatever fits it and whatever does not");
-    let begun = Instant::now();
-    if !api::run(root)? {
-        println!("\n✗ api failed after {:.0} s; run it alone with: cargo xtask api", begun.elapsed().as_secs_f64());
-        return Ok(ExitCode::FAILURE);
+    for (name, run) in OWN {
+        println!("\n── {name}: cargo xtask {name}");
+        let begun = Instant::now();
+        let held = run(root)?;
+        times.push((name, begun.elapsed()));
+        if !held {
+            println!("\n✗ {name} failed after {:.0} s; run it alone with: cargo xtask {name}", begun.elapsed().as_secs_f64());
+            return Ok(ExitCode::FAILURE);
+        }
     }
-    times.push(("api", begun.elapsed()));
     println!();
     for (name, time) in &times {
         println!("{:>7.1} s  {name}", time.as_secs_f64());

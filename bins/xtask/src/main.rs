@@ -2,6 +2,7 @@
 
 mod api;
 mod ci;
+mod client;
 mod fixtures;
 mod fuzz;
 mod quality;
@@ -27,6 +28,8 @@ enum Task {
     Ci,
     /// Every operation of the API with generated inputs (needs python3 and a registry of its packages)
     Api,
+    /// The TypeScript client: generated from the API's document, built, tried (needs Node and a registry of its packages)
+    Client,
     /// Make the speech fixtures (needs espeak-ng and sox) and all checksums anew
     Fixtures,
     /// Every fuzz target for some seconds (needs cargo-fuzz and g++)
@@ -51,11 +54,16 @@ enum Bench {
     Quality,
 }
 
+fn code(held: bool) -> ExitCode {
+    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn main() -> Result<ExitCode> {
     let root = root();
     match Arguments::parse().command {
         Task::Ci => ci::run(root),
-        Task::Api => api::run(root).map(|held| if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        Task::Api => api::run(root).map(code),
+        Task::Client => client::run(root).map(code),
         Task::Fuzz { seconds, target } => fuzz::run(root, seconds, target.as_deref()),
         Task::Bench { what: Bench::Quality } => quality::run(root),
         Task::Fixtures => fixtures::make(root).map(|()| ExitCode::SUCCESS),

@@ -122,6 +122,8 @@ fn described(mut api: OpenApi) -> OpenApi {
         .build();
     components.security_schemes.insert("bearer".into(), SecurityScheme::Http(bearer).into());
     components.schemas.insert(ProblemDocument::name().into_owned(), ProblemDocument::schema());
+    // What listeners are sent is in no answer's body.
+    components.schemas.insert(events::Event::name().into_owned(), events::Event::schema());
     for (path, item) in &mut api.paths.paths {
         for operation in operations(item) {
             complete(path, operation);

@@ -1,26 +1,18 @@
 //! Is it alive, may it take calls, how is it doing.
 
-use std::sync::LazyLock;
-
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::{App, api};
+use crate::App;
 
 /// Undelivered journal beyond which the history visibly lags: a minute of a few hundred calls.
 const JOURNAL_BEHIND_BYTES: u64 = 8 << 20;
 
 pub(crate) async fn index() -> Json<Value> {
     Json(json!({"message": "offhook bridges telephone calls and AI voices", "docs": "/docs", "health": "/health"}))
-}
-
-/// The document that describes the API, made once.
-pub(crate) async fn openapi() -> Response {
-    static DOCUMENT: LazyLock<String> = LazyLock::new(|| api::document().to_json().unwrap_or_default());
-    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
 }
 
 pub(crate) async fn health(State(app): State<App>) -> Json<Value> {

@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod docs;
 mod files;
 mod health;
 mod media;
@@ -22,7 +23,6 @@ use prometheus_client::registry::Registry;
 use store::Store;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use access::{Access, ApiSettings, Role, email, new_key, password_hash, unsafe_secret};
 pub use api::{Events, document};
@@ -73,7 +73,10 @@ pub fn router(app: App) -> Router {
         .route("/twilio-stream", any(media::upgrade))
         .route("/files/{ticket}", get(files::download))
         .route("/", get(health::index))
-        .route("/openapi.json", get(health::openapi))
+        .route("/openapi.json", get(docs::openapi))
+        .route("/docs", get(docs::enter))
+        .route("/docs/", get(docs::index))
+        .route("/docs/{file}", get(docs::file))
         .route("/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -82,9 +85,7 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(problem::wrong_method);
     let routes = VOICE_PATHS.iter().fold(routes, |routes, path| routes.route(path, post(webhook::voice)));
     let routes = STATUS_PATHS.iter().fold(routes, |routes, path| routes.route(path, post(webhook::status)));
-    // Beside the page itself: the address is right under any prefix.
-    let pages = SwaggerUi::new("/docs").config(Config::from("../openapi.json").deep_linking(true));
-    let routes = routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).merge(api::router(&app.cors_origins)).merge(pages);
+    let routes = routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).merge(api::router(&app.cors_origins));
     let routes = if prefix.is_empty() { routes } else { Router::new().nest(&prefix, routes.clone()).merge(routes) };
     routes
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIMEOUT))
