@@ -625,7 +625,23 @@ impl Source {
     }
 
     fn read_file(&mut self, name: &str, text: &str) {
-        let line = |at: Range<usize>| format!("{name}:{}", text[..at.start.min(text.len())].matches('\n').count() + 1);
+        if !name.ends_with(".yaml") && !name.ends_with(".yml") {
+            return self.read_toml(name, text);
+        }
+        // The same settings, written otherwise; lines are then those of nobody's file, and are not told.
+        let read = yaml_serde::from_str::<toml::Table>(text).map_err(|error| error.to_string());
+        match read.and_then(|it| toml::to_string(&it).map_err(|error| error.to_string())) {
+            Ok(text) => self.read_toml(name, &text),
+            Err(error) => self.problem(name, format!("this is not YAML, or not settings: {error}")),
+        }
+    }
+
+    fn read_toml(&mut self, name: &str, text: &str) {
+        let lines = name.ends_with(".toml");
+        let line = |at: Range<usize>| match lines {
+            true => format!("{name}:{}", text[..at.start.min(text.len())].matches('\n').count() + 1),
+            false => name.to_owned(),
+        };
         let table = match DeTable::parse(text) {
             Ok(table) => table.into_inner(),
             Err(error) => {
@@ -1454,6 +1470,22 @@ fn unknown(path: &str) -> String {
 }
 
 /// All settings as a Markdown table.
+/// Every setting as a line of an environment file, those that nobody has to set as comments.
+pub fn env_example() -> String {
+    let mut text = String::from(
+        "# Every setting, as `offhook settings --env` prints it. Copy to .env, and start with `offhook serve --env-file .env`.\n\
+         # What stands behind a # is as it is without being set.\n",
+    );
+    for it in SETTINGS {
+        let needed = matches!(it.env, "PUBLIC_URL" | "TWILIO_AUTH_TOKEN" | "OPENAI_API_KEY");
+        let default =
+            if it.default.contains([' ', '#', '"', '\'']) { format!("{:?}", it.default) } else { it.default.to_owned() };
+        text.push_str(&format!("\n# {}\n{}{}={default}\n", it.about, if needed { "" } else { "# " }, it.env));
+    }
+    text
+}
+
+/// Every setting, as a table for documents.
 pub fn table() -> String {
     let mut text = String::from("| In `offhook.toml` | In the environment | Default | Meaning |\n|---|---|---|---|\n");
     for it in SETTINGS {
@@ -1472,6 +1504,28 @@ pub fn table() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use secrecy::ExposeSecret as _;
+
+    #[test]
+    fn settings_are_read_from_yaml_and_the_environment_wins() {
+        // S3-14.
+        let text = "twilio:\n  account_sid: ACaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n  auth_token: from-the-file\n  phone_number: \"+15550100002\"\n";
+        let config = load(Some(("config/config.yaml", text)), &env(&[])).unwrap();
+        assert!(config.settings.routes.contains_key("+15550100002") && config.rest.is_some());
+        let told: Vec<&str> = config.auth_tokens.iter().map(|it| it.expose_secret()).collect();
+        assert_eq!(told, ["token-canary"], "the environment's");
+        let wrong = load(Some(("config.yaml", "twilio: [")), &env(&[])).unwrap_err().to_string();
+        assert!(wrong.contains("config.yaml") && wrong.contains("not YAML"), "{wrong}");
+        let unknown = load(Some(("config.yaml", "twilio:\n  sid: x\n")), &env(&[])).unwrap_err().to_string();
+        assert!(unknown.contains("config.yaml twilio.sid"), "{unknown}");
+    }
+
+    #[test]
+    fn the_example_of_an_environment_file_is_complete() {
+        // S0-30, S3-13.
+        let there = include_str!("../../../.env.example");
+        assert!(there == env_example(), "make it anew: cargo run --bin offhook -- settings --env > .env.example");
+    }
 
     fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         let good = [

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -24,8 +24,37 @@ pub(crate) fn settings_file(file: &Path) -> Result<Option<String>> {
     }
 }
 
+/// What environment files say.
+static ENV_FILES: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+
+/// Reads environment files, once; a later file wins over an earlier one, and the environment over all.
+///
+/// # Errors
+/// When one cannot be read or understood: which, and where.
+pub(crate) fn read_env_files(files: &[PathBuf]) -> Result<()> {
+    let mut found = BTreeMap::new();
+    for file in files {
+        let lines = dotenvy::from_path_iter(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        for line in lines {
+            // Its error quotes the line, which may hold a secret.
+            let (name, value) = line
+                .map_err(|_| anyhow::anyhow!("{}: a line is not NAME=VALUE; values with spaces need quotes", file.display()))?;
+            found.insert(name, value);
+        }
+    }
+    ENV_FILES.get_or_init(|| found);
+    Ok(())
+}
+
+/// The environment, with what environment files say where it is silent.
+pub(crate) fn environment() -> BTreeMap<String, String> {
+    let mut env = ENV_FILES.get().cloned().unwrap_or_default();
+    env.extend(std::env::vars());
+    env
+}
+
 fn places(file: &Path) -> Result<Places> {
-    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let env = environment();
     let text = settings_file(file)?;
     let name = file.display().to_string();
     Ok(config::places(text.as_deref().map(|it| (name.as_str(), it)), &env)?)
@@ -78,7 +107,7 @@ pub(crate) async fn list_nodes(file: &Path) -> Result<()> {
 pub(crate) async fn list_recordings(file: &Path, tenant: &str, call: &str, minutes: u64) -> Result<()> {
     let places = places(file)?;
     let (store, sealer) = (Store::open(places.database_url.expose_secret()).await?, sealer(&places)?);
-    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let env = environment();
     let objects = objects(&places, &store, &sealer, &env)?;
     let now = jiff::Timestamp::now().as_second();
     for it in store.tenant(tenant).recordings(call).await? {
@@ -106,7 +135,7 @@ pub(crate) async fn erase(file: &Path, tenant: &str, number: &str) -> Result<()>
     anyhow::ensure!(number.starts_with('+'), "`{number}` is not E.164: expected a number such as +40312345678");
     let places = places(file)?;
     let (store, sealer) = (Store::open(places.database_url.expose_secret()).await?, sealer(&places)?);
-    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let env = environment();
     let objects = objects(&places, &store, &sealer, &env)?;
     let objects = objects.context("server.objects is none: recordings are plain files, which must be deleted by hand")?;
     let (calls, files) = objects.erase(tenant, number).await?;
@@ -131,7 +160,7 @@ pub(crate) async fn list_configurations(file: &Path, tenant: &str) -> Result<()>
 
 /// Checks a tenant's document against everything that this server is set up with, and publishes it.
 pub(crate) async fn publish(file: &Path, tenant: &str, document: &Path, follows: Option<u64>, dry_run: bool) -> Result<()> {
-    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let env = environment();
     let (text, name) = (settings_file(file)?, file.display().to_string());
     let config = config::load(text.as_deref().map(|it| (name.as_str(), it)), &env)?;
     let name = document.display().to_string();

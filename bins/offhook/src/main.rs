@@ -3,7 +3,6 @@
 mod admin;
 mod data;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +31,9 @@ use tracing_subscriber::EnvFilter;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// A file of NAME=VALUE lines; the environment wins over it, a later file over an earlier one
+    #[arg(long, global = true)]
+    env_file: Vec<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -170,7 +172,11 @@ enum Command {
         command: JournalCommand,
     },
     /// List every setting
-    Settings,
+    Settings {
+        /// As an environment file
+        #[arg(long)]
+        env: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -267,6 +273,10 @@ enum Sim {
 fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let arguments = Arguments::parse();
+    if let Err(error) = data::read_env_files(&arguments.env_file) {
+        eprintln!("offhook: {}", told(&error));
+        return ExitCode::FAILURE;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -332,8 +342,8 @@ fn main() -> ExitCode {
             Command::Journal { command: JournalCommand::Cat { folder, call, config } } => {
                 data::cat(&config, folder, call.as_deref()).map(|()| ExitCode::SUCCESS)
             }
-            Command::Settings => {
-                print!("{}", config::table());
+            Command::Settings { env } => {
+                print!("{}", if env { config::env_example() } else { config::table() });
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -365,7 +375,7 @@ fn log(filter: &str) {
 
 /// Exit code 1: calls will fail.
 async fn examine(file: &Path, json: bool) -> Result<ExitCode> {
-    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let env = data::environment();
     let (text, name) = (data::settings_file(file)?, file.display().to_string());
     let config = config::load(text.as_deref().map(|it| (name.as_str(), it)), &env)?;
     let findings = doctor::examine(&config).await;
@@ -379,7 +389,7 @@ async fn examine(file: &Path, json: bool) -> Result<ExitCode> {
 }
 
 async fn serve(file: PathBuf) -> Result<ExitCode> {
-    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let env = data::environment();
     let text = data::settings_file(&file)?;
     let name = file.display().to_string();
     let config: Config = config::load(text.as_deref().map(|it| (name.as_str(), it)), &env)?;

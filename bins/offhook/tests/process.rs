@@ -351,20 +351,29 @@ async fn a_number_has_a_ladder_of_people_assistants_and_sentences_by_opening_hou
         publish(&scene, 2, &format!("{ROUTES} route = \"hours\"")).await;
         let outcome = timeout(PATIENCE, scene.ring(WAITING).unwrap()).await.unwrap().unwrap();
         assert_eq!((outcome.streams, outcome.status, dialled(), said()), (0, "completed", 1, 1), "{}", scene.story());
+        // A caller who is not wanted is turned away, unless it is somebody who is answered otherwise.
+        let callers = "block = [\"+1555*\"]";
+        publish(&scene, 3, &format!("{ROUTES} route = \"desk\"\n [callers]\n {callers}")).await;
+        let outcome = timeout(PATIENCE, scene.ring(WAITING).unwrap()).await.unwrap().unwrap();
+        assert_eq!((outcome.streams, outcome.status, said()), (0, "busy", 1), "{}", scene.story());
+        let callers = format!("{callers}\n vip = [\"+15550100001\"]\n vip_route = \"sorry\"");
+        publish(&scene, 4, &format!("{ROUTES} route = \"desk\"\n [callers]\n {callers}")).await;
+        let outcome = timeout(PATIENCE, scene.ring(WAITING).unwrap()).await.unwrap().unwrap();
+        assert_eq!((outcome.streams, outcome.status, said()), (0, "completed", 2), "{}", scene.story());
         // No assistant can answer: people are tried, and no assistant again.
         scene.end(server).await.unwrap();
         scene.environment.push(("OPENAI_API_KEY".into(), "wrong".into()));
         let server = scene.start(0).await.unwrap();
-        publish(&scene, 3, &format!("{ROUTES} route = \"desk\"\n fallback = [\"desk\", \"reception\", \"desk\", \"sorry\"]"))
+        publish(&scene, 5, &format!("{ROUTES} route = \"desk\"\n fallback = [\"desk\", \"reception\", \"desk\", \"sorry\"]"))
             .await;
         let outcome = timeout(PATIENCE, scene.ring(WAITING).unwrap()).await.unwrap().unwrap();
-        assert_eq!((outcome.streams, dialled(), said()), (1, 2, 2), "{}", scene.story());
+        assert_eq!((outcome.streams, dialled(), said()), (1, 2, 3), "{}", scene.story());
         scene.end(server).await.unwrap();
         let store = scene.open().await.unwrap();
         let calls = store.tenant("dental").calls(10).await.unwrap();
         let mut found: Vec<_> = calls.iter().map(|it| (it.assistant.as_str(), it.status.as_str())).collect();
         found.sort();
-        let expected = [("desk", "completed"), ("reception", "completed"), ("sorry", "completed")];
+        let expected = [("desk", "completed"), ("reception", "completed"), ("sorry", "completed"), ("sorry", "completed")];
         assert_eq!(found, expected, "each is on record, by what answered first");
         store.close().await;
     })

@@ -32,8 +32,11 @@ const STEPS: [(&str, &[&str]); 6] = [
     ("demo in real time", &["run", "--quiet", "--locked", "--package", "offhook", "--", "demo"]),
 ];
 
+/// Returns whether everything held.
+type Own = fn(&Path) -> Result<bool>;
+
 /// What needs more than Rust, and is left out where that is not there.
-const OWN: [(&str, fn(&Path) -> Result<bool>); 2] = [("api", api::run), ("client", client::run)];
+const OWN: [(&str, Own); 2] = [("api", api::run), ("client", client::run)];
 
 /// Fuzz targets must not rot; they are only built where a C++ compiler is.
 const FUZZ: (&str, &[&str]) = ("fuzz targets", &["check", "--manifest-path", "fuzz/Cargo.toml", "--locked"]);

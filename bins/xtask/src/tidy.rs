@@ -16,7 +16,8 @@ const WALLS: [(&str, &[&str]); 14] = [
     ("twilio", &[]),
     ("store", &[]),
     ("desk", &["bridge", "call", "store", "twilio"]),
-    ("control", &["bridge", "desk", "twilio"]),
+    // Lists and details are questions to the store; decisions are the desk's.
+    ("control", &["bridge", "desk", "store", "twilio"]),
     // The simulators know the same protocols as the bridge, and nothing of the bridge.
     ("sim", &["media", "twilio", "wire"]),
     // The server knows of sound only for `convert`, phrases and for judging the demo's recording; of calls, their settings.

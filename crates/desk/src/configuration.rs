@@ -16,6 +16,7 @@ use store::{ConfigurationRow, Store, StoreError};
 use twilio::is_e164;
 use utoipa::ToSchema;
 
+use crate::callers::Callers;
 use crate::ladder::{Ladder, Person, Rung, Schedule, Sentence};
 use crate::outbound::{Outbound, OutboundDefaults, Policy};
 use crate::phrases::Language;
@@ -44,6 +45,9 @@ pub struct Document {
     pub routes: BTreeMap<String, RouteKind>,
     /// By number, in E.164.
     pub numbers: BTreeMap<String, Number>,
+    /// Who may call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callers: Option<Callers>,
     /// Calls that the tenant makes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbound: Option<Outbound>,
@@ -273,6 +277,10 @@ impl Document {
         for name in self.routes.keys() {
             compiler.rung(&format!("routes.{name}"), name);
         }
+        let callers = self.callers.clone().unwrap_or_default();
+        compiler.problems.extend(callers.problems());
+        let vip_route = self.callers.as_ref().and_then(|it| it.vip_route.as_deref());
+        let vip = vip_route.and_then(|name| compiler.rung("callers.vip_route", name));
         let mut numbers = BTreeMap::new();
         for (number, it) in &self.numbers {
             let place = format!("numbers.{number}");
@@ -282,8 +290,10 @@ impl Document {
             let first = compiler.rung(&format!("{place}.route"), &it.route);
             let further: Vec<_> = it.fallback.iter().map(|name| compiler.rung(&format!("{place}.fallback"), name)).collect();
             if let (Some(first), Some(further)) = (first, further.into_iter().collect::<Option<Vec<_>>>()) {
-                let ladder = Ladder::new(tenant, first.rung, further.into_iter().map(|it| it.rung));
-                numbers.insert(number.clone(), Answered { ladder, active: it.active });
+                let rungs = || std::iter::once(first.rung.clone()).chain(further.iter().map(|it| it.rung.clone()));
+                let vip = vip.as_ref().map(|it| Ladder::new(tenant, it.rung.clone(), rungs()));
+                let ladder = Ladder::new(tenant, first.rung.clone(), rungs().skip(1));
+                numbers.insert(number.clone(), Answered { ladder, vip, active: it.active });
             }
         }
         let assistants = compiler.assistants.into_values().flatten().map(|it| (it.name.clone(), it));
@@ -296,7 +306,7 @@ impl Document {
         match Policy::new(&outbound, own, &templates.outbound) {
             Ok(mut outbound) if problems.is_empty() => {
                 outbound.assistants = assistants;
-                Ok(Published { numbers, outbound })
+                Ok(Published { numbers, callers, outbound })
             }
             Ok(_) => Err(problems),
             Err(further) => {
@@ -311,6 +321,7 @@ impl Document {
 #[derive(Clone, Debug)]
 pub struct Published {
     pub numbers: BTreeMap<String, Answered>,
+    pub callers: Callers,
     pub outbound: Policy,
 }
 
@@ -452,6 +463,8 @@ impl<'a> Compiler<'a> {
 #[derive(Clone, Debug)]
 pub struct Answered {
     pub ladder: Ladder,
+    /// For callers who are answered otherwise.
+    pub vip: Option<Ladder>,
     pub active: bool,
 }
 
@@ -462,6 +475,8 @@ pub struct Numbers {
     /// For numbers not named.
     fallback: Option<Ladder>,
     calls_max: HashMap<Arc<str>, u32>,
+    /// Who may call tenants, where not everybody may.
+    callers: HashMap<Arc<str>, Callers>,
     /// Calls that tenants make.
     outbound: HashMap<Arc<str>, Policy>,
 }
@@ -472,17 +487,26 @@ impl Numbers {
         self.outbound.get(tenant)
     }
 
-    /// What is tried for a called number; `None` when nobody knows it, or its tenant has switched it off.
-    pub fn ladder(&self, to: Option<&str>) -> Option<&Ladder> {
+    /// What is tried for a called number and who calls it; `None` when nobody knows it, or its tenant has switched it off.
+    pub fn ladder(&self, to: Option<&str>, from: Option<&str>) -> Option<&Ladder> {
         match to.and_then(|it| self.by_number.get(it)) {
-            Some(it) => it.active.then_some(&it.ladder),
+            Some(it) => {
+                let is_vip = || self.callers.get(&it.ladder.tenant).is_some_and(|it| it.is_vip(from));
+                let ladder = it.vip.as_ref().filter(|_| is_vip()).unwrap_or(&it.ladder);
+                it.active.then_some(ladder)
+            }
             None => self.fallback.as_ref(),
         }
     }
 
+    /// Whether a tenant takes no calls from somebody.
+    pub(crate) fn turns_away(&self, tenant: &str, from: Option<&str>) -> bool {
+        self.callers.get(tenant).is_some_and(|it| it.turns_away(from))
+    }
+
     /// The assistant that would answer a called number now.
-    pub(crate) fn route(&self, to: Option<&str>, now: Timestamp) -> Option<&Route> {
-        Some(self.ladder(to)?.assistant(now)?.1)
+    pub(crate) fn route(&self, to: Option<&str>, from: Option<&str>, now: Timestamp) -> Option<&Route> {
+        Some(self.ladder(to, from)?.assistant(now)?.1)
     }
 
     /// The route that answered a call before: by assistant, should the number have moved or been switched off meanwhile.
@@ -493,7 +517,7 @@ impl Numbers {
         }
         let all = self.by_number.values().map(|it| &it.ladder).chain(&self.fallback);
         let mut named = all.flat_map(Ladder::assistants).filter(|it| *it.tenant == *tenant && *it.name == *assistant);
-        named.next().or_else(|| self.route(to, now).filter(|it| *it.tenant == *tenant))
+        named.next().or_else(|| self.route(to, None, now).filter(|it| *it.tenant == *tenant))
     }
 
     /// Whether a number is somebody's who has switched it off.
@@ -545,12 +569,17 @@ impl Configuration {
         let own = settings
             .routes
             .iter()
-            .map(|(number, route)| (number.clone(), Answered { ladder: route.clone().into(), active: true }));
+            .map(|(number, route)| (number.clone(), Answered { ladder: route.clone().into(), vip: None, active: true }));
         let own: HashMap<_, _> = own.collect();
         let fallback = settings.fallback.clone().map(Ladder::from);
         let outbound = operators_own(settings);
-        let numbers =
-            Numbers { by_number: own.clone(), fallback: fallback.clone(), calls_max: HashMap::new(), outbound: outbound.clone() };
+        let numbers = Numbers {
+            by_number: own.clone(),
+            fallback: fallback.clone(),
+            calls_max: HashMap::new(),
+            callers: HashMap::new(),
+            outbound: outbound.clone(),
+        };
         Self {
             own,
             fallback,
@@ -633,7 +662,7 @@ impl Configuration {
     fn take(&self, rows: Vec<ConfigurationRow>) {
         let mut known = self.known();
         let (mut usable, mut numbers, mut calls_max) = (Vec::new(), HashMap::new(), HashMap::new());
-        let mut outbound = self.outbound.clone();
+        let (mut callers, mut outbound) = (HashMap::new(), self.outbound.clone());
         for row in rows {
             let (row, (document, published)) = match self.usable(&row) {
                 Ok(it) => (row, it),
@@ -652,6 +681,7 @@ impl Configuration {
             }
             let tenant: Arc<str> = row.tenant.as_str().into();
             numbers.extend(published.numbers);
+            callers.insert(tenant.clone(), published.callers);
             outbound.insert(tenant, published.outbound);
             usable.push(row);
         }
@@ -663,7 +693,7 @@ impl Configuration {
             }
         }
         known.rows = usable;
-        let numbers = Numbers { by_number: numbers, fallback: self.fallback.clone(), calls_max, outbound };
+        let numbers = Numbers { by_number: numbers, fallback: self.fallback.clone(), calls_max, callers, outbound };
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(numbers);
     }
 
@@ -767,7 +797,7 @@ mod tests {
     }
 
     fn tenant_of(configuration: &Configuration, number: &str) -> Option<String> {
-        configuration.numbers().route(Some(number), Timestamp::now()).map(|it| it.tenant.to_string())
+        configuration.numbers().route(Some(number), None, Timestamp::now()).map(|it| it.tenant.to_string())
     }
 
     #[test]
@@ -821,12 +851,12 @@ mod tests {
         publish(&store, "dental", &document("+15550100002", "ro"), &[]).await;
         configuration.refresh(&store).await.unwrap();
         let numbers = configuration.numbers();
-        let route = numbers.route(Some("+15550100002"), Timestamp::now()).unwrap();
+        let route = numbers.route(Some("+15550100002"), None, Timestamp::now()).unwrap();
         assert_eq!((&*route.tenant, &*route.name, route.language), ("dental", "desk", Language::Romanian));
         let AssistantPlan::OpenAi(plan) = &route.assistants[0] else { panic!() };
         assert_eq!((plan.instructions.as_str(), plan.language.as_str()), ("Be kind.", "ro"));
         assert_eq!((numbers.calls_max("dental"), numbers.calls_max("operator")), (Some(2), None));
-        assert!(numbers.ladder(Some("+15550100009")).is_none() && numbers.is_off(Some("+15550100009")));
+        assert!(numbers.ladder(Some("+15550100009"), None).is_none() && numbers.is_off(Some("+15550100009")));
         assert!(numbers.route_of("dental", "desk", Some("+15550100009"), Timestamp::now()).is_some(), "a call under way goes on");
         // A document of a newer version, or one that was written by hand.
         publish(&store, "dental", r#"{"colour": "red"}"#, &[]).await;

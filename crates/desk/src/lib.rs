@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod background;
+mod callers;
 mod configuration;
 mod courier;
 mod disk;
@@ -18,6 +19,7 @@ mod testing;
 mod tools;
 
 pub use background::Background;
+pub use callers::Callers;
 pub use configuration::{
     Answered, Assistant, Configuration, DOCUMENT_BYTES_MAX, Document, Hours, Number, Numbers, Published, RouteKind, Templates,
 };

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use store::{CallRow, Fact, Speaker, Store};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
-use twilio::twiml::{Connect, Dial, Number, Parameter, Redirect, Response, Stream};
+use twilio::twiml::{Connect, Dial, Number, Parameter, Redirect, Reject, Response, Stream};
 use twilio::{CallStatus, StreamStatus, VoiceRequest};
 use uuid::Uuid;
 
@@ -182,7 +182,8 @@ impl Desk {
     pub async fn answer(&self, request: &VoiceRequest) -> Response {
         let numbers = self.configuration.numbers();
         let to = request.to.as_deref();
-        let Some(ladder) = numbers.ladder(to) else {
+        let from = request.from.as_deref();
+        let Some(ladder) = numbers.ladder(to, from) else {
             if numbers.is_off(to) {
                 tracing::warn!(call_sid = request.call_sid, "a call to a number that its tenant has switched off");
                 return self.count("voice", "inactive_number", sentence(Language::default(), Language::not_in_service));
@@ -191,6 +192,10 @@ impl Desk {
             self.metrics.unknown_numbers.inc();
             return self.count("voice", "unknown_number", sentence(Language::default(), Language::not_in_service));
         };
+        if numbers.turns_away(&ladder.tenant, from) {
+            tracing::info!(call_sid = request.call_sid, tenant = &*ladder.tenant, "a caller whom the tenant does not want");
+            return self.count("voice", "turned_away", Response::new().with(Reject::default()).expect("it is the first verb"));
+        }
         let now = Timestamp::now();
         // A call that an earlier process answered: Twilio asks again because the answer got lost, or it is a replay.
         self.find(&request.account_sid, &request.call_sid).await;
@@ -215,7 +220,7 @@ impl Desk {
     /// The voice webhook of a call failed: whoever is rung when nobody can answer, or an apology. From memory alone.
     pub fn fallback(&self, to: Option<&str>) -> Response {
         let numbers = self.configuration.numbers();
-        let language = numbers.ladder(to).map_or(Language::default(), |it| it.language(Timestamp::now()));
+        let language = numbers.ladder(to, None).map_or(Language::default(), |it| it.language(Timestamp::now()));
         let last_resort = self.settings.last_resort.as_ref().and_then(|it| self.settings.destinations.get(it));
         let Some(number) = last_resort else {
             return self.count("fallback", "apology", sentence(language, Language::apology));
@@ -379,7 +384,7 @@ impl Desk {
         request: &VoiceRequest,
     ) -> Response {
         let (numbers, now) = (self.configuration.numbers(), Timestamp::now());
-        let ladder = numbers.ladder(request.to.as_deref());
+        let ladder = numbers.ladder(request.to.as_deref(), request.from.as_deref());
         let tenant = match self.find(&request.account_sid, &request.call_sid).await {
             Some((found, tenant)) if found == *call => Some(tenant),
             Some(_) => {
@@ -522,7 +527,7 @@ impl Desk {
             return None;
         }
         let (numbers, now) = (self.configuration.numbers(), Timestamp::now());
-        let ladder = numbers.ladder(request.to.as_deref()).filter(|it| it.tenant == known.tenant)?;
+        let ladder = numbers.ladder(request.to.as_deref(), request.from.as_deref()).filter(|it| it.tenant == known.tenant)?;
         let (assistant, _) = ladder.assistant(now)?;
         self.climb(call, ladder, assistant + 1, Who::People, now, request).ok().map(|it| it.2)
     }
@@ -756,7 +761,7 @@ impl Desk {
         if request.is_outbound() {
             return self.answers().calls.get(&key(request))?.route.clone();
         }
-        self.configuration.numbers().route(request.to.as_deref(), Timestamp::now()).cloned()
+        self.configuration.numbers().route(request.to.as_deref(), request.from.as_deref(), Timestamp::now()).cloned()
     }
 
     /// Why a stream ended that was another process's. What that one has noted at the end is on its way to the database, if
