@@ -8,3 +8,4 @@ pub mod doctor;
 pub mod scenario;
 pub mod server;
 pub mod stage;
+pub mod verify;

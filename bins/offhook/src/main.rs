@@ -6,6 +6,7 @@ mod data;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use admin::Admin;
 use anyhow::{Context as _, Result};
@@ -19,6 +20,7 @@ use offhook::doctor::{self, Verdict};
 use offhook::scenario;
 use offhook::server::{Parts, Server};
 use offhook::stage::{Format, Options, Provider, Stage};
+use offhook::verify;
 use secrecy::ExposeSecret as _;
 use sim::Lateness;
 use store::Store;
@@ -69,6 +71,21 @@ enum Command {
     Convert(Convert),
     /// Look at everything that a first call needs, and tell what to do about what is wrong
     Doctor {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Settings file
+        #[arg(long, default_value = "offhook.toml")]
+        config: PathBuf,
+    },
+    /// Ask Twilio itself what its documents do not say: calls somebody who keeps the line, twice, for about ten minutes. Stop the server
+    /// first: this listens where it does
+    VerifyTwilio {
+        /// Who is called, E.164
+        to: String,
+        /// Longest wait for Twilio to notice a server that says nothing
+        #[arg(long, default_value_t = 240)]
+        silence_seconds: u64,
         /// For programs
         #[arg(long)]
         json: bool,
@@ -297,6 +314,9 @@ fn main() -> ExitCode {
             Command::Sim { command: Sim::Run { scenario, assistant } } => play(&scenario, assistant).await,
             Command::Convert(convert) => convert.run().map(|()| ExitCode::SUCCESS),
             Command::Doctor { json, config } => examine(&config, json).await,
+            Command::VerifyTwilio { to, silence_seconds, json, config } => {
+                verify(&config, &to, Duration::from_secs(silence_seconds), json).await
+            }
             Command::Migrate { to, config } => data::migrate(&config, to).await.map(|()| ExitCode::SUCCESS),
             Command::Nodes { config } => data::list_nodes(&config).await.map(|()| ExitCode::SUCCESS),
             Command::Recordings { call, tenant, minutes, config } => {
@@ -386,6 +406,19 @@ async fn examine(file: &Path, json: bool) -> Result<ExitCode> {
     }
     let failed = findings.iter().any(|it| it.verdict == Verdict::Failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn verify(file: &Path, to: &str, silence: Duration, json: bool) -> Result<ExitCode> {
+    let env = data::environment();
+    let (text, name) = (data::settings_file(file)?, file.display().to_string());
+    let config = config::load(text.as_deref().map(|it| (name.as_str(), it)), &env)?;
+    let answers = verify::run(config, to, silence, |line| eprintln!("{line}")).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&answers)?);
+    } else {
+        print!("{}", verify::table(&answers));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(file: PathBuf) -> Result<ExitCode> {

@@ -363,6 +363,33 @@ async fn calls_can_be_connected_with_the_providers_own_number() {
     scene.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_twilios_documents_do_not_say_is_asked_of_twilio() {
+    // U1 to U9: here the simulated network answers, as it was made to.
+    let mut cluster = Cluster::new(Path::new(env!("CARGO_BIN_EXE_offhook")), 1, None).await.unwrap();
+    let callee = Callee::Answers { script: "wait 120000ms".parse().unwrap(), answered_by: "human" };
+    let twilio = cluster.account(OWN, [(PERSON.to_owned(), callee)].into()).await.unwrap();
+    cluster.environment.push(("OFFHOOK_LISTEN".into(), cluster.address.to_string()));
+    let said = cluster.command(&["verify-twilio", PERSON, "--silence-seconds", "3", "--json"]).await.unwrap();
+    let answers: Vec<Value> = serde_json::from_str(&said).unwrap();
+    let told = |id: &str| {
+        let found = answers.iter().find(|it| it["id"] == id).unwrap();
+        found["answer"].as_str().unwrap_or_else(|| panic!("{id}: {said}\n{}", cluster.story())).to_owned()
+    };
+    assert!(told("U1").starts_with("yes, after"), "{said}");
+    assert_eq!(told("U2"), "longer than 3 s");
+    assert!(told("U3").contains("AccountSid") && told("U3").contains("CallStatus"), "{said}");
+    assert_eq!(told("U4"), "no: the call ends");
+    assert!(told("U5").starts_with("yes, after") && told("U5").ends_with("signed without the fragment"), "{said}");
+    assert!(told("U6").starts_with("yes: `action` after"), "{said}");
+    assert!(told("U7").starts_with("at least 3 s"), "{said}");
+    assert_eq!(told("U8"), "wss");
+    assert!(told("U9").starts_with("no: the first is closed"), "{said}");
+    assert_eq!(twilio.made(), 2);
+    let refused = cluster.command(&["verify-twilio", "0712"]).await.unwrap_err().to_string();
+    assert!(refused.contains("is not E.164"), "{refused}");
+}
+
 /// Every operation of the document, with the role that it needs.
 fn operations(document: &Value) -> Vec<(String, String, Option<String>)> {
     let mut found = Vec::new();
@@ -561,7 +588,13 @@ async fn people_sign_in_and_a_copied_token_ends_it_for_everybody() {
     let member =
         |role: &str| json!({"email": "ion@example.com", "name": "Ion", "role": role, "password": "correct horse battery"});
     assert_eq!(api("POST", "/api/members", &admin, member("owner")).await.0, 403);
-    assert_eq!(api("POST", "/api/members", &admin, json!({"email": "ion", "name": "Ion", "role": "viewer"})).await.0, 422);
+    let nobody = json!({"email": "ion", "name": "Ion", "role": "viewer", "password": "correct horse battery"});
+    assert_eq!(api("POST", "/api/members", &admin, nobody).await.0, 422);
+    // Somebody who works elsewhere is added like anybody: nothing tells that they were known.
+    scene.cluster.command(&["admin", "add-user", "eva@example.com", "--tenant", "rival", "--name", "Secret"]).await.unwrap();
+    let eva = json!({"email": "eva@example.com", "name": "Eva", "role": "viewer", "password": "correct horse battery"});
+    let (status, eva) = api("POST", "/api/members", &admin, eva).await;
+    assert_eq!((status, eva["name"].as_str()), (201, Some("Eva")), "{eva}");
     let (status, ion) = api("POST", "/api/members", &admin, member("viewer")).await;
     assert_eq!((status, ion["role"].as_str()), (201, Some("viewer")), "{ion}");
     assert_eq!(api("POST", "/api/members", &admin, member("viewer")).await.0, 409);

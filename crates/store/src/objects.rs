@@ -379,7 +379,7 @@ impl Objects {
             "DELETE FROM voice_samples WHERE tenant = $1 AND caller_number = $2",
             "DELETE FROM sms_log WHERE tenant = $1 AND to_number = $2",
             "UPDATE voice_clone_calls SET caller_number = NULL, clone_metadata = NULL WHERE tenant = $1 AND caller_number = $2",
-            "UPDATE voice_sessions SET phone = '' WHERE tenant = $1 AND phone = $2",
+            "UPDATE voice_sessions SET phone = '', fingerprint = NULL WHERE tenant = $1 AND phone = $2",
             "UPDATE customers SET name = NULL, phone = id WHERE tenant = $1 AND phone = $2",
         ] {
             tx.execute(sql, values![tenant, number]).await?;

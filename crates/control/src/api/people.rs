@@ -41,8 +41,8 @@ pub(crate) struct NewMember {
     email: String,
     name: String,
     role: Role,
-    /// 12 to 256 characters; needed for somebody who has none here yet.
-    password: Option<String>,
+    /// 12 to 256 characters; somebody who has one keeps it.
+    password: String,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -152,7 +152,7 @@ pub(crate) async fn members(State(app): State<App>, who: Admin) -> Result<Json<V
 
 /// Add somebody.
 ///
-/// Somebody who works for another tenant keeps name and password.
+/// Somebody who works for another tenant keeps name and password; nothing that is answered tells that.
 #[utoipa::path(post, path = "/api/members", tag = "people", security(("bearer" = ["admin"])), request_body = NewMember,
     responses((status = 201, body = Member), (status = 409, body = inline(super::ProblemDocument))))]
 pub(crate) async fn add_member(
@@ -163,24 +163,24 @@ pub(crate) async fn add_member(
     may_give(&who, it.role)?;
     let address = email(&it.email).ok_or_else(|| Problem::unusable("email: expected an address such as ana@example.com"))?;
     let (name, scope) = (name(&it.name)?.to_owned(), app.store.tenant(&who.tenant));
+    let password = it.password;
+    let hash = tokio::task::spawn_blocking(move || password_hash(&password)).await;
+    let hash = hash.unwrap_or_else(|error| Err(error.to_string())).map_err(Problem::unusable)?;
     if scope.members().await?.iter().any(|found| found.user.email == address) {
         return Err(Problem::new(StatusCode::CONFLICT, "somebody with that address is a member: change the role instead"));
     }
     let user = match app.store.credentials(&address).await? {
         Some((user, _)) => user,
         None => {
-            let password = it.password.ok_or_else(|| Problem::unusable("password: expected 12 to 256 characters"))?;
-            let hash = tokio::task::spawn_blocking(move || password_hash(&password)).await;
-            let hash = hash.unwrap_or_else(|error| Err(error.to_string())).map_err(Problem::unusable)?;
             let id = app.store.create_user(&address, &name, &hash).await?;
             let taken = || Problem::new(StatusCode::CONFLICT, "somebody was given that address at this very moment: try again");
-            store::UserRow { id: id.ok_or_else(taken)?, email: address, name }
+            store::UserRow { id: id.ok_or_else(taken)?, email: address.clone(), name: name.clone() }
         }
     };
     scope.set_member(&user.id, it.role.name()).await.map_err(refused)?;
     scope.audit(&who.actor, "member.add", &user.id, Some(it.role.name())).await?;
     let created_at = jiff::Timestamp::now().to_string();
-    let member = Member { user_id: user.id, email: user.email, name: user.name, role: it.role, created_at };
+    let member = Member { user_id: user.id, email: address, name, role: it.role, created_at };
     Ok((StatusCode::CREATED, Json(member)))
 }
 

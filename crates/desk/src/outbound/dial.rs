@@ -73,6 +73,10 @@ impl Dial {
         let key = format!("dial:{session}");
         let numbers = self.caller.configuration.numbers();
         let policy = numbers.outbound(&work.job().tenant).ok_or_else(|| Failure::Later("nothing is configured".into()))?;
+        let unwanted = scope.is_not_to_be_called(&row.phone).await?;
+        let pace = format!("dial:{}", self.rest.account_sid());
+        tokio::time::sleep(self.caller.store.pace(&pace, self.apart).await?).await;
+        // From here to the request nothing is waited for: who dies before has not dialled.
         match work.intend(&key).await? {
             Intent::Done(call_sid) => return self.dialled(&scope, &session, &call_sid, CallStatus::Queued).await,
             Intent::Unclear => return self.look_for(work, &row, &key).await,
@@ -81,7 +85,7 @@ impl Dial {
         // Everything that may have changed while it waited.
         let refused = if now.as_millisecond() - row.created_at_ms > PATIENCE_MS {
             Some("it could not be dialled in time: nobody expects the call any more".to_owned())
-        } else if scope.is_not_to_be_called(&row.phone).await? {
+        } else if unwanted {
             Some(super::NotCalled::DoNotCall.to_string())
         } else {
             policy.check(&row.phone, row.consent, now).err().map(|it| it.to_string())
@@ -95,20 +99,15 @@ impl Dial {
             work.abandoned(&key).await?;
             return Err(Failure::Later("every place on this server is taken".into()));
         }
-        let pace = format!("dial:{}", self.rest.account_sid());
-        let wait = self.caller.store.pace(&pace, self.apart).await;
-        let wait = match wait {
-            Ok(wait) => wait,
-            Err(error) => {
-                work.abandoned(&key).await?;
-                return Err(error.into());
-            }
-        };
-        tokio::time::sleep(wait).await;
         match self.rest.create_call(&self.call(&row, policy)).await {
             Ok(call) => {
                 work.intended(&key, &call.sid).await?;
-                self.dialled(&scope, &session, &call.sid, CallStatus::parse(&call.status)).await
+                self.dialled(&scope, &session, &call.sid, CallStatus::parse(&call.status)).await?;
+                if scope.session(&session).await?.is_some_and(|it| it.ended_at_ms.is_some() && it.answered_at_ms.is_none()) {
+                    // It was given up at this very moment.
+                    let _ = self.rest.hang_up(&call.sid).await;
+                }
+                Ok(())
             }
             Err(error) if error.is_passing() => {
                 work.abandoned(&key).await?;
