@@ -279,6 +279,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("live.thinking_model", "OPENAI_LIVE_THINKING_MODEL", "gpt-5-mini", "Text model behind that voice"),
     setting("live.voice", "OPENAI_LIVE_VOICE", "marin", "Voice of OpenAI Live"),
     secret("elevenlabs.api_key", "ELEVENLABS_API_KEY", "ElevenLabs key; without it the agent must be public"),
+    secret(
+        "elevenlabs.webhook_secret",
+        "ELEVENLABS_WEBHOOK_SECRET",
+        "Secret of the workspace's post-call webhook to /api/voice/post_call; several, with commas between, while it is changed",
+    ),
     setting("elevenlabs.agent_id", "ELEVENLABS_AGENT_ID", "", "Which agent answers"),
     setting(
         "elevenlabs.phone_number",
@@ -1005,7 +1010,8 @@ impl Source {
         }
         let jwt_secret = Some(secret.value).filter(|it| !it.is_empty()).map(SecretString::from);
         let per_second = self.number("server.api_per_second", 1..=10_000)? as u32;
-        Some(ApiSettings { jwt_secret, cors_origins, per_second })
+        let post_call_secrets = list(&self.text("elevenlabs.webhook_secret")).into_iter().map(SecretString::from).collect();
+        Some(ApiSettings { jwt_secret, cors_origins, post_call_secrets, per_second })
     }
 
     /// Twilio's REST API: nothing of an ordinary call needs it.

@@ -121,6 +121,7 @@ impl Server {
             caller: caller.clone(),
             events: Arc::default(),
             cors_origins: parts.api.cors_origins.into(),
+            post_call_secrets: parts.api.post_call_secrets.into(),
         };
         let stop = CancellationToken::new();
         let background = parts.beside.map(|it| {

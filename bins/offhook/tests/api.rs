@@ -667,7 +667,11 @@ async fn calls_are_listed_page_by_page_ordered_about_and_told_as_they_happen() {
     // S4-06, B42, A.7; the panel's feed.
     use futures::StreamExt as _;
     use tokio_tungstenite::tungstenite::Message;
-    let scene = Scene::with(|it| it.environment.retain(|it| it.0 != "TWILIO_PHONE_NUMBER")).await;
+    let scene = Scene::with(|it| {
+        it.environment.retain(|it| it.0 != "TWILIO_PHONE_NUMBER");
+        it.environment.push(("ELEVENLABS_WEBHOOK_SECRET".into(), "wsec_new, wsec_old".into()));
+    })
+    .await;
     let key = scene.cluster.command(&["admin", "add-user", "o@example.com"]).await;
     assert!(key.unwrap().contains("is owner of default"));
     let key = scene.cluster.command(&["admin", "add-key", "panel", "--role", "operator"]).await.unwrap().trim().to_owned();
@@ -754,6 +758,39 @@ async fn calls_are_listed_page_by_page_ordered_about_and_told_as_they_happen() {
     let detail = api("GET", &format!("/api/aloha/calls/{id}"), Value::Null).await.1;
     assert_eq!(detail["end_reason"].as_str(), Some("hung_up_from_outside"), "{detail}");
     assert!(!detail["transcript"].as_array().unwrap().is_empty() && detail["quality"]["first_audio_ms"].is_u64(), "{detail}");
+    // S0-03: what the provider says of the conversation, signed, once.
+    let told = json!({"type": "post_call_transcription", "event_timestamp": 1, "data": {"agent_id": "a", "conversation_id": "conv_1",
+        "user_id": id, "analysis": {"call_successful": "success", "transcript_summary": "They greeted each other."}}});
+    let tell = async |body: String, secret: &str| {
+        let now = jiff::Timestamp::now().as_second();
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+        let tag = aws_lc_rs::hmac::sign(&key, format!("{now}.{body}").as_bytes());
+        let hex: String = tag.as_ref().iter().map(|it| format!("{it:02x}")).collect();
+        let request =
+            Request::post("/api/voice/post_call").header("host", "t").header("elevenlabs-signature", format!("t={now},v0={hex}"));
+        scene.cluster.send(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap().status().as_u16()
+    };
+    assert_eq!(tell(told.to_string(), "another").await, 403);
+    assert_eq!(tell(told.to_string(), "wsec_old").await, 200);
+    let detail = timeout(PATIENCE, async {
+        loop {
+            let detail = api("GET", &format!("/api/calls/{id}"), Value::Null).await.1;
+            if !detail["review"].is_null() {
+                return detail;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("it is on record");
+    let review = json!({"conversation_id": "conv_1", "successful": "success", "summary": "They greeted each other."});
+    assert_eq!(detail["review"], review);
+    assert_eq!(tell(told.to_string(), "wsec_new").await, 200, "told again, it is taken again and changes nothing");
+    assert_eq!(tell(told.to_string().replace(&id, "nobody"), "wsec_new").await, 200);
+    assert_eq!(tell(r#"{"type": "voice_removed"}"#.into(), "wsec_new").await, 200);
+    assert_eq!(tell("{".into(), "wsec_new").await, 400);
+    let reviewed = scene.store.tenant("default").call(&id).await.unwrap().unwrap();
+    assert_eq!(reviewed.provider_conversation.as_deref(), Some("conv_1"));
     let count =
         async |query: &str| api("GET", &format!("/api/calls?{query}"), Value::Null).await.1["calls"].as_array().map(Vec::len);
     assert_eq!(count("direction=inbound").await, Some(3));

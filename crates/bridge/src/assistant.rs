@@ -10,7 +10,7 @@ use tokio_tungstenite::WebSocketStream;
 
 use crate::Metrics;
 use crate::net::{BoxIo, Connect, DialError};
-use crate::plan::{AssistantPlan, HistoryItem, ToolDefinition};
+use crate::plan::{AssistantPlan, CallId, HistoryItem, ToolDefinition};
 use crate::uplink::Uplink;
 use crate::writer::Stalled;
 
@@ -30,6 +30,8 @@ pub(crate) trait Provider: Send + Sync {
 
 /// What a session begins with.
 pub(crate) struct Beginning {
+    /// Whose conversation it is.
+    pub(crate) call: CallId,
     /// What was said before, oldest first.
     pub(crate) history: Vec<HistoryItem>,
     pub(crate) tools: Vec<ToolDefinition>,

@@ -47,6 +47,7 @@ pub(crate) fn open(bridge: Arc<Bridge>, plan: &CallPlan, candidate: usize, numbe
     let assistant: AssistantPlan = plan.assistants[candidate].clone();
     let chain = plan.sound.uplink();
     let tools = bridge.tools.definitions(&plan.tenant);
+    let call = plan.call.clone();
     Box::pin(async move {
         let provider = assistant.provider();
         let (peer, account) = (provider.peer(), provider.account());
@@ -70,7 +71,7 @@ pub(crate) fn open(bridge: Arc<Bridge>, plan: &CallPlan, candidate: usize, numbe
         let (outbox, task) = writer(UplinkPrinter::new(provider.print_audio(), chain), sink, limits::ASSISTANT_RING);
         let history = history.into_iter().rev().take(limits::HISTORY_MAX).rev().collect();
         // Numbers of two sessions never meet: a provider's own are far below this.
-        let beginning = Beginning { history, tools, metrics: bridge.metrics.clone(), first_number: number << 40 };
+        let beginning = Beginning { call, history, tools, metrics: bridge.metrics.clone(), first_number: number << 40 };
         let session = Session {
             peer,
             account,

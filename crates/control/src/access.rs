@@ -369,13 +369,15 @@ pub struct ApiSettings {
     pub jwt_secret: Option<SecretString>,
     /// Origins of pages that may ask.
     pub cors_origins: Vec<String>,
+    /// What ElevenLabs signs with when a conversation is over; without any nobody is believed.
+    pub post_call_secrets: Vec<SecretString>,
     /// Requests of one program or person in a second.
     pub per_second: u32,
 }
 
 impl Default for ApiSettings {
     fn default() -> Self {
-        Self { jwt_secret: None, cors_origins: Vec::new(), per_second: ASKED_PER_S }
+        Self { jwt_secret: None, cors_origins: Vec::new(), post_call_secrets: Vec::new(), per_second: ASKED_PER_S }
     }
 }
 

@@ -6,6 +6,7 @@ mod docs;
 mod files;
 mod health;
 mod media;
+mod post_call;
 mod problem;
 mod serve;
 mod signed;
@@ -20,6 +21,7 @@ use axum::routing::{any, get, post};
 use desk::{Caller, Desk, Files};
 use http::StatusCode;
 use prometheus_client::registry::Registry;
+use secrecy::SecretString;
 use store::Store;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -52,6 +54,8 @@ pub struct App {
     pub access: Arc<Access>,
     pub caller: Arc<Caller>,
     pub events: Arc<Events>,
+    /// What ElevenLabs signs with when a conversation is over.
+    pub post_call_secrets: Arc<[SecretString]>,
     /// Origins of pages that may ask the API.
     pub cors_origins: Arc<[String]>,
 }
@@ -85,7 +89,9 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(problem::wrong_method);
     let routes = VOICE_PATHS.iter().fold(routes, |routes, path| routes.route(path, post(webhook::voice)));
     let routes = STATUS_PATHS.iter().fold(routes, |routes, path| routes.route(path, post(webhook::status)));
-    let routes = routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).merge(api::router(&app.cors_origins));
+    let told = post(post_call::post_call).layer(DefaultBodyLimit::max(post_call::BODY_BYTES_MAX));
+    let routes = routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).route("/api/voice/post_call", told);
+    let routes = routes.merge(api::router(&app.cors_origins));
     let routes = if prefix.is_empty() { routes } else { Router::new().nest(&prefix, routes.clone()).merge(routes) };
     routes
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIMEOUT))

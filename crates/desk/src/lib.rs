@@ -28,7 +28,7 @@ pub use disk::Disk;
 pub use files::{Download, Files};
 pub use ladder::{Ladder, Person, Rung, Schedule, Sentence, Step, Who};
 pub use ledger::Ledger;
-pub use next::{Desk, Metrics, TryElsewhere};
+pub use next::{Desk, Metrics, Review, Reviewed, TryElsewhere};
 pub use orders::{OrderError, order};
 pub use outbound::{
     Caller, CancelError, MINUTE_PRICE, Machines, NotCalled, Order, OrderRefused, Outbound, OutboundDefaults, Policy,

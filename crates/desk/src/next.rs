@@ -73,6 +73,28 @@ impl Metrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TryElsewhere;
 
+/// What a provider says of a conversation that is over.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Review {
+    /// Its id there.
+    pub conversation: String,
+    /// `success`, `failure`, `unknown`.
+    pub successful: Option<String>,
+    pub summary: Option<String>,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reviewed {
+    Noted,
+    /// It was told before.
+    Before,
+    /// It is about no call of ours.
+    Unknown,
+    /// The database or the disk does not take it now.
+    Later,
+}
+
 /// Decides about calls.
 pub struct Desk {
     settings: Settings,
@@ -626,6 +648,33 @@ impl Desk {
             self.adopt(call, &tenant).await;
         }
         self.ledger.append(call, &tenant, Fact::StreamStatus { event: status.event.clone(), error: status.error.clone() });
+    }
+
+    /// What the provider says of a conversation that is over: noted once.
+    pub async fn reviewed(&self, call: &CallId, review: Review) -> Reviewed {
+        let find = async {
+            let Some(tenant) = self.store.owner_of(&call.0).await? else { return Ok(None) };
+            let row = self.store.tenant(&tenant).call(&call.0).await?;
+            Ok::<_, store::StoreError>(row.map(|it| (Arc::<str>::from(tenant), it)))
+        };
+        let (tenant, row) = match timeout(STORE_WAIT, find).await {
+            Ok(Ok(Some(found))) => found,
+            Ok(Ok(None)) => return Reviewed::Unknown,
+            Ok(Err(error)) => {
+                tracing::error!(%call, %error, "what a provider says of a call cannot be noted");
+                return Reviewed::Later;
+            }
+            Err(_) => return Reviewed::Later,
+        };
+        if row.provider_conversation.as_deref() == Some(&review.conversation) {
+            return Reviewed::Before;
+        }
+        if !self.ledger.knows(call) {
+            self.adopt(call, &tenant).await;
+        }
+        let Review { conversation, successful, summary } = review;
+        let fact = Fact::Reviewed { conversation, successful, summary };
+        if self.ledger.commit(call, &tenant, fact, STORE_WAIT).await { Reviewed::Noted } else { Reviewed::Later }
     }
 
     fn answers(&self) -> MutexGuard<'_, Answers> {

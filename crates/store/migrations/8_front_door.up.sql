@@ -26,6 +26,11 @@ CREATE TABLE paces (
     next_ms BIGINT NOT NULL
 );
 
+-- What the provider tells about a conversation when it is over.
+ALTER TABLE calls ADD COLUMN provider_conversation TEXT;
+ALTER TABLE calls ADD COLUMN successful TEXT;
+ALTER TABLE calls ADD COLUMN summary TEXT;
+
 ALTER TABLE voice_sessions ADD COLUMN from_number TEXT;
 ALTER TABLE voice_sessions ADD COLUMN status_rank BIGINT NOT NULL DEFAULT 0;
 -- Why it came to nothing.

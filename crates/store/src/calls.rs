@@ -60,6 +60,10 @@ pub struct CallRow {
     /// What the provider counted.
     pub input_tokens: u64,
     pub cached_tokens: u64,
+    /// What the provider says of the conversation: its id there, `success` or `failure`, a summary.
+    pub provider_conversation: Option<String>,
+    pub successful: Option<String>,
+    pub summary: Option<String>,
     pub output_tokens: u64,
     /// Estimated listening quality (G.107) of the worst stream, hundredths.
     pub mos_hundredths: Option<u32>,
@@ -339,6 +343,9 @@ fn call_row(row: &Row) -> Result<CallRow, StoreError> {
         forwarded_from: row.get("forwarded_from")?,
         caller_name: row.get("caller_name")?,
         end_blame: row.get("end_blame")?,
+        provider_conversation: row.get("provider_conversation")?,
+        successful: row.get("successful")?,
+        summary: row.get("summary")?,
         interruptions: row.get("interruptions")?,
         input_tokens: row.get("input_tokens")?,
         output_tokens: row.get("output_tokens")?,

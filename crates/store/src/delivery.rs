@@ -110,6 +110,10 @@ vec![Value::from(*after_ms), Value::from(&entry.call)],
         Fact::Transfer { to } => {
             ("UPDATE calls SET transfer_to = $1 WHERE id = $2", vec![Value::from(to), Value::from(&entry.call)])
         }
+        Fact::Reviewed { conversation, successful, summary } => (
+            "UPDATE calls SET provider_conversation = $1, successful = $2, summary = $3 WHERE id = $4",
+            vec![Value::from(conversation), Value::from(successful), Value::from(summary), Value::from(&entry.call)],
+        ),
         Fact::AssistantLost { .. } => {
             (
 "UPDATE calls SET sessions_lost = sessions_lost + 1 WHERE id = $1",

@@ -185,6 +185,14 @@ pub enum Fact {
         event: String,
         error: Option<String>,
     },
+    /// What the provider says of a conversation that is over.
+    Reviewed {
+        /// Its id there.
+        conversation: String,
+        /// `success`, `failure`, `unknown`.
+        successful: Option<String>,
+        summary: Option<String>,
+    },
 }
 
 impl Fact {
@@ -214,6 +222,7 @@ impl Fact {
             Self::Next { .. } => "next",
             Self::Status { .. } => "status",
             Self::StreamStatus { .. } => "stream_status",
+            Self::Reviewed { .. } => "reviewed",
         }
     }
 }

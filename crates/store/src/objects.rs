@@ -361,7 +361,7 @@ impl Objects {
                 "DELETE FROM voicemail_messages WHERE tenant = $1 AND call = $2",
                 "DELETE FROM tickets WHERE tenant = $1 AND call = $2",
                 "DELETE FROM webhook_deliveries WHERE tenant = $1 AND order_key = $2",
-                "UPDATE calls SET from_number = NULL, to_number = NULL, caller_name = NULL, forwarded_from = NULL
+                "UPDATE calls SET from_number = NULL, to_number = NULL, caller_name = NULL, forwarded_from = NULL, summary = NULL
                     WHERE tenant = $1 AND id = $2",
             ] {
                 tx.execute(sql, values![tenant, call]).await?;

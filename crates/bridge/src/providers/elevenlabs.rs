@@ -19,7 +19,7 @@ use crate::Metrics;
 use crate::assistant::{Beginning, Fault, Mapper, Provider, words};
 use crate::downlink::Downlink;
 use crate::net::{self, BoxIo, Connect, DialError};
-use crate::plan::{ElevenLabsPlan, HistoryItem};
+use crate::plan::{CallId, ElevenLabsPlan, HistoryItem};
 use crate::uplink::{Uplink, UplinkControl};
 use crate::writer::Stalled;
 
@@ -28,6 +28,7 @@ const UTTERANCE_GAP: Duration = Duration::from_millis(400);
 
 pub(crate) struct ElevenLabs {
     plan: Arc<ElevenLabsPlan>,
+    call: CallId,
     history: Vec<HistoryItem>,
     metrics: Metrics,
     first_number: u64,
@@ -121,13 +122,14 @@ impl Provider for ElevenLabsPlan {
 
 impl ElevenLabs {
     fn new(plan: Arc<ElevenLabsPlan>, beginning: Beginning) -> Self {
-        let Beginning { history, metrics, first_number, tools: _ } = beginning;
+        let Beginning { call, history, metrics, first_number, tools: _ } = beginning;
         // An agent that has greeted once greets every time.
         let greets = matches!(history.first(), Some(HistoryItem::Assistant(_)));
         Self {
             downlink: Downlink::new(metrics.clone(), "elevenlabs"),
             greeting: if greets && !plan.allow_overrides { Greeting::Unwanted } else { Greeting::Played },
             plan,
+            call,
             history,
             metrics,
             first_number,
@@ -240,8 +242,10 @@ impl Mapper for ElevenLabs {
         let conversation_config_override =
             (has_agent || has_tts).then(|| Override { agent: has_agent.then_some(agent), tts: has_tts.then_some(tts) });
         let dynamic_variables = (!plan.dynamic_variables.is_empty()).then_some(&plan.dynamic_variables);
-        let event =
-            ClientEvent::ConversationInitiationClientData { conversation_config_override, dynamic_variables, user_id: None };
+        // What is told about the conversation afterwards is found by it.
+        let call = self.call.clone();
+        let user_id = Some(&*call.0);
+        let event = ClientEvent::ConversationInitiationClientData { conversation_config_override, dynamic_variables, user_id };
         Ok(self.send(&event, outbox)?)
     }
 
@@ -361,7 +365,7 @@ mod tests {
         };
         assert_eq!(plan.overrides(), "system prompt, voice");
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
-        let beginning = Beginning { history: Vec::new(), tools: Vec::new(), metrics, first_number: 0 };
+        let beginning = Beginning { call: CallId("c1".into()), history: Vec::new(), tools: Vec::new(), metrics, first_number: 0 };
         let agent = ElevenLabs::new(Arc::new(plan), beginning);
         let told = agent.explain("override_error", "not allowed");
         assert!(told.contains("system prompt, voice. Switch them on in the agent's Security settings"), "{told}");

@@ -76,7 +76,7 @@ impl Provider for LivePlan {
     }
 
     fn mapper(self: Arc<Self>, beginning: Beginning) -> Box<dyn Mapper> {
-        let Beginning { history, tools, metrics, first_number } = beginning;
+        let Beginning { call: _, history, tools, metrics, first_number } = beginning;
         Box::new(Live {
             plan: self,
             history,

@@ -194,7 +194,7 @@ pub(super) fn tools(definitions: Vec<ToolDefinition>) -> Vec<Tool> {
 
 impl OpenAi {
     fn new(plan: Arc<OpenAiPlan>, beginning: Beginning) -> Self {
-        let Beginning { history, tools: definitions, metrics, first_number } = beginning;
+        let Beginning { call: _, history, tools: definitions, metrics, first_number } = beginning;
         Self {
             plan,
             history,

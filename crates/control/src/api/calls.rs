@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use store::{CallFilter, CallRow, Speaker};
 use utoipa::{IntoParams, ToSchema};
 
-use super::given::{Asked, At, Given, limit, moment, ms};
+use super::given::{self, Asked, At, Given, limit, moment, ms};
 use super::request_key;
 use crate::App;
 use crate::access::{Operator, Viewer};
@@ -123,6 +123,17 @@ pub(crate) struct CallDetail {
     tool_calls: Vec<ToolCall>,
     recordings: Vec<Recording>,
     quality: Quality,
+    /// What the provider says of the conversation, once it has.
+    review: Option<Review>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Review {
+    /// Its id at the provider.
+    conversation_id: String,
+    /// `success`, `failure`, `unknown`.
+    successful: Option<String>,
+    summary: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -278,11 +289,7 @@ async fn page(app: &App, tenant: &str, it: CallsQuery) -> Result<Json<CallPage>,
         live: it.live.unwrap_or(false),
         behind: behind.as_ref().map(|it| (it.0, it.1.as_str())),
     };
-    // One more than asked for tells whether there is a next page.
-    let mut rows = app.store.tenant(tenant).find_calls(&filter, most + 1).await?;
-    let more = rows.len() > most as usize;
-    rows.truncate(most as usize);
-    let next = rows.last().filter(|_| more).map(cursor);
+    let (rows, next) = given::page(app.store.tenant(tenant).find_calls(&filter, most + 1).await?, most, cursor);
     Ok(Json(CallPage { calls: rows.into_iter().map(Call::from).collect(), next }))
 }
 
@@ -328,7 +335,10 @@ async fn detail(app: &App, tenant: &str, id: &str) -> Result<Json<CallDetail>, P
         input_tokens: row.input_tokens,
         output_tokens: row.output_tokens,
     };
+    let (successful, summary) = (row.successful.clone(), row.summary.clone());
+    let review = row.provider_conversation.clone().map(|conversation_id| Review { conversation_id, successful, summary });
     Ok(Json(CallDetail {
+        review,
         transcript: scope.transcript(id).await?.into_iter().map(line).collect(),
         turns: scope.turns(id).await?.into_iter().map(turn).collect(),
         tool_calls: scope.tool_calls(id).await?.into_iter().map(tool).collect(),

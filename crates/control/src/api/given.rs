@@ -72,6 +72,14 @@ pub(crate) fn ms(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem>
     }
 }
 
+/// A page of at most so many, and where the next one begins: one row more than that was asked for, which tells whether there is one.
+pub(crate) fn page<T>(mut rows: Vec<T>, most: u32, cursor: impl Fn(&T) -> String) -> (Vec<T>, Option<String>) {
+    let more = rows.len() > most as usize;
+    rows.truncate(most as usize);
+    let next = rows.last().filter(|_| more).map(cursor);
+    (rows, next)
+}
+
 /// How many of a list: 1 to 100, 50 unless it is said.
 pub(crate) fn limit(asked: Option<u32>) -> Result<u32, Problem> {
     match asked.unwrap_or(50) {

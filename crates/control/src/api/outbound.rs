@@ -9,7 +9,7 @@ use store::VoiceSessionRow;
 use twilio::is_e164;
 use utoipa::{IntoParams, ToSchema};
 
-use super::given::{Asked, At, Given, limit, moment};
+use super::given::{Asked, At, Given, limit, moment, page};
 use super::request_key;
 use crate::App;
 use crate::access::{Operator, Viewer};
@@ -215,10 +215,8 @@ pub(crate) async fn sessions(
     Asked(it): Asked<PageQuery>,
 ) -> Result<Json<SessionPage>, Problem> {
     let most = limit(it.limit)?;
-    let mut rows = app.store.tenant(&who.tenant).sessions(it.cursor.as_deref(), most + 1).await?;
-    let more = rows.len() > most as usize;
-    rows.truncate(most as usize);
-    let next = rows.last().filter(|_| more).map(|it| it.id.clone());
+    let rows = app.store.tenant(&who.tenant).sessions(it.cursor.as_deref(), most + 1).await?;
+    let (rows, next) = page(rows, most, |it| it.id.clone());
     Ok(Json(SessionPage { sessions: rows.into_iter().map(Session::from).collect(), next }))
 }
 
@@ -252,10 +250,8 @@ pub(crate) async fn do_not_call(
     Asked(it): Asked<PageQuery>,
 ) -> Result<Json<DoNotCallPage>, Problem> {
     let most = limit(it.limit)?;
-    let mut rows = app.store.tenant(&who.tenant).not_to_be_called(it.cursor.as_deref(), most + 1).await?;
-    let more = rows.len() > most as usize;
-    rows.truncate(most as usize);
-    let next = rows.last().filter(|_| more).map(|it| it.number.clone());
+    let rows = app.store.tenant(&who.tenant).not_to_be_called(it.cursor.as_deref(), most + 1).await?;
+    let (rows, next) = page(rows, most, |it| it.number.clone());
     let entry = |it: store::DoNotCallRow| DoNotCall {
         number: it.number,
         reason: it.reason,
