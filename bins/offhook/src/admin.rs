@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
 use control::{Role, email, new_key, password_hash};
+use offhook::config;
 use store::{PriceRow, Store};
 
 /// The author in the audit log.
@@ -51,6 +52,8 @@ pub(crate) enum Admin {
         #[arg(long, default_value = "operator")]
         role: String,
     },
+    /// Make Twilio's secondary auth token the primary one; every server must accept both before (TWILIO_AUTH_TOKEN_SECONDARY)
+    PromoteToken,
     /// Set what something costs from now on, such as `price twilio.outbound_minute 0.013 --unit minute --currency USD`
     Price {
         kind: String,
@@ -64,24 +67,28 @@ pub(crate) enum Admin {
 
 impl Admin {
     pub(crate) async fn run(self, config: &Path) -> Result<()> {
-        let store = crate::data::open(config).await?;
+        let open = || crate::data::open(config);
         match self {
-            Self::List => list(&store).await,
+            Self::PromoteToken => promote_token(config).await,
+            Self::List => list(&open().await?).await,
             Self::AddTenant { id, name, time_zone } => {
                 let fits =
                     (1..=64).contains(&id.len()) && id.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-' || it == b'_');
                 ensure!(fits, "`{id}`: expected 1 to 64 letters, digits, `-` and `_`");
                 jiff::tz::TimeZone::get(&time_zone)
                     .with_context(|| format!("`{time_zone}`: expected a name such as Europe/Bucharest"))?;
-                let fresh = store.create_tenant(&id, name.as_deref().unwrap_or(&id), &time_zone).await?;
+                let fresh = open().await?.create_tenant(&id, name.as_deref().unwrap_or(&id), &time_zone).await?;
                 ensure!(fresh, "there is a tenant `{id}`");
                 println!("made; its first owner: offhook admin add-user EMAIL --tenant {id}");
                 Ok(())
             }
-            Self::Activate { id } => set_active(&store, &id, true).await,
-            Self::Deactivate { id } => set_active(&store, &id, false).await,
-            Self::AddUser { email, name, tenant, role } => add_user(&store, &email, name.as_deref(), &tenant, &role).await,
+            Self::Activate { id } => set_active(&open().await?, &id, true).await,
+            Self::Deactivate { id } => set_active(&open().await?, &id, false).await,
+            Self::AddUser { email, name, tenant, role } => {
+                add_user(&open().await?, &email, name.as_deref(), &tenant, &role).await
+            }
             Self::Password { email: address } => {
+                let store = open().await?;
                 let (user, _) = known(&store, &address).await?;
                 let (hash, made) = password()?;
                 store.set_password(&user.id, &hash).await?;
@@ -89,7 +96,7 @@ impl Admin {
                 Ok(())
             }
             Self::AddKey { name, tenant, role } => {
-                let role = parse(&role)?;
+                let (role, store) = (parse(&role)?, open().await?);
                 let scope = store.tenant(&tenant);
                 ensure!(scope.this_tenant().await?.is_some(), "there is no tenant `{tenant}`: offhook admin add-tenant {tenant}");
                 let (key, hash) = new_key();
@@ -105,12 +112,29 @@ impl Admin {
                     "`{currency}`: expected ISO 4217, such as USD"
                 );
                 let (from_ms, micros) = (jiff::Timestamp::now().as_millisecond(), (price * 1e6).round() as i64);
-                store.set_price(&PriceRow { kind, from_ms, unit, micros, currency }).await?;
+                open().await?.set_price(&PriceRow { kind, from_ms, unit, micros, currency }).await?;
                 println!("set");
                 Ok(())
             }
         }
     }
+}
+
+async fn promote_token(file: &Path) -> Result<()> {
+    let (text, name) = (crate::data::settings_file(file)?, file.display().to_string());
+    let config = config::load(text.as_deref().map(|it| (name.as_str(), it)), &crate::data::environment())?;
+    let rest = config.rest.context("there is no account: set TWILIO_ACCOUNT_SID")?;
+    ensure!(
+        config.auth_tokens.len() > 1,
+        "TWILIO_AUTH_TOKEN_SECONDARY is not set here: make a secondary token in the console, set it on every server, restart them, then \
+         promote it"
+    );
+    rest.promote_secondary_token().await?;
+    println!(
+        "promoted: Twilio signs with it from now on, which the servers accept. Set TWILIO_AUTH_TOKEN to it, unset \
+         TWILIO_AUTH_TOKEN_SECONDARY, restart them; the token before is void"
+    );
+    Ok(())
 }
 
 async fn list(store: &Store) -> Result<()> {

@@ -386,6 +386,11 @@ async fn what_twilios_documents_do_not_say_is_asked_of_twilio() {
     assert_eq!(told("U8"), "wss");
     assert!(told("U9").starts_with("no: the first is closed"), "{said}");
     assert_eq!(twilio.made(), 2);
+    // S3-16: only where both tokens are accepted.
+    let refused = cluster.command(&["admin", "promote-token"]).await.unwrap_err().to_string();
+    assert!(refused.contains("TWILIO_AUTH_TOKEN_SECONDARY is not set here"), "{refused}");
+    cluster.environment.push(("TWILIO_AUTH_TOKEN_SECONDARY".into(), "the-next-token".into()));
+    assert!(cluster.command(&["admin", "promote-token"]).await.unwrap().starts_with("promoted"));
     let refused = cluster.command(&["verify-twilio", "0712"]).await.unwrap_err().to_string();
     assert!(refused.contains("is not E.164"), "{refused}");
 }

@@ -268,7 +268,9 @@ impl Handler for KeepRecording {
             let path = std::path::PathBuf::from(&it.location);
             let media_type = if path.extension().is_some_and(|it| it == "opus") { "audio/ogg" } else { "audio/wav" };
             let tenant = work.job().tenant.clone();
-            let number = work.scope().call(&it.call).await?.and_then(|it| it.from_number);
+            // Whose voice it is: on calls that we make, of whom we have called.
+            let call = work.scope().call(&it.call).await?;
+            let number = call.and_then(|it| if it.direction.starts_with("outbound") { it.to_number } else { it.from_number });
             let expires_at_ms = days.map(|it| Timestamp::now().as_millisecond() + i64::from(it) * 86_400_000);
             let file = path.clone();
             let id: String = work

@@ -96,6 +96,7 @@ impl RestApi {
         let router = Router::new()
             .route("/2010-04-01/Accounts/{account}/Calls.json", post(create).get(list))
             .route("/2010-04-01/Accounts/{account}/Calls/{call}", get(show).post(update))
+            .route("/v1/AuthTokens/Promote", post(promote))
             .with_state(self);
         let _ = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
     }
@@ -120,6 +121,12 @@ fn problem(status: StatusCode, code: u32, message: &str) -> Response {
 
 fn described(sid: &str, it: &Known) -> Value {
     json!({"sid": sid, "to": it.to, "from": it.from, "status": it.status, "direction": "outbound-api", "start_time": null})
+}
+
+/// The secondary auth token takes the place of the primary one.
+async fn promote(State(api): State<Arc<RestApi>>, headers: HeaderMap) -> Response {
+    let account = api.telephone.account_sid.clone();
+    api.refuses(&account, &headers).unwrap_or_else(|| axum::Json(json!({"account_sid": account})).into_response())
 }
 
 async fn create(State(api): State<Arc<RestApi>>, Path(account): Path<String>, headers: HeaderMap, body: Bytes) -> Response {

@@ -370,6 +370,21 @@ async fn what_is_safe_is_tried_again_and_what_is_not_is_not() {
 }
 
 #[tokio::test]
+async fn the_secondary_token_is_promoted_once() {
+    // S3-16.
+    let asked = Arc::<AtomicUsize>::default();
+    let counter = asked.clone();
+    let promote = move || {
+        let attempt = counter.fetch_add(1, Ordering::Relaxed);
+        async move { if attempt == 0 { (StatusCode::OK, r#"{"auth_token": "x"}"#).into_response() } else { broken() } }
+    };
+    let base = serve(Router::new().route("/v1/AuthTokens/Promote", axum::routing::post(promote))).await;
+    client(&base).promote_secondary_token().await.unwrap();
+    assert!(client(&base).promote_secondary_token().await.is_err());
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "an unclear answer is not asked for again");
+}
+
+#[tokio::test]
 async fn a_request_without_answer_may_have_been_carried_out() {
     use tokio::io::AsyncReadExt as _;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -118,6 +118,20 @@ impl Rest {
         format!("{}{API}/Accounts/{}{path}", self.base.as_str().trim_end_matches('/'), self.account.sid)
     }
 
+    /// Makes the secondary auth token the primary one: Twilio signs with it from then on, and the one before is void. Servers must
+    /// accept both before ([`crate::Validator`] takes several).
+    ///
+    /// Source: Twilio, "Auth Token API", `POST https://accounts.twilio.com/v1/AuthTokens/Promote`.
+    ///
+    /// # Errors
+    /// [`RestError`]; an unclear one may have been carried out.
+    pub async fn promote_secondary_token(&self) -> Result<(), RestError> {
+        let base = self.base.as_str().trim_end_matches('/');
+        let base = if self.base.host_str() == Some("api.twilio.com") { "https://accounts.twilio.com" } else { base };
+        // The answer holds the token itself: it is not looked at.
+        self.ask(Method::POST, &format!("{base}/v1/AuthTokens/Promote"), None, Again::Never).await.map(drop)
+    }
+
     fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match &self.account.key {
             Key::AuthToken(token) => request.basic_auth(&self.account.sid, Some(token.expose_secret())),
