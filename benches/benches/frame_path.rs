@@ -1,6 +1,6 @@
-//! The path of a 20 ms frame, both directions, every format: time and allocations.
+//! The path of a 20 ms frame, both directions, every format, and a whole turn: time and allocations.
 
-use benches::{AssistantToCaller, CallerToAssistant, Counting, FORMATS, allocations_per_round};
+use benches::{AssistantToCaller, CallerToAssistant, Counting, FORMATS, TURN_BUDGET, Turn, allocations_per_round};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 #[global_allocator]
@@ -21,5 +21,11 @@ fn frame_path(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, frame_path);
+fn turn(c: &mut Criterion) {
+    let mut path = Turn::default();
+    println!("turn: {:?} of {TURN_BUDGET:?} from its end to the first frame, the provider's time included", path.turn());
+    c.bench_function("turn", |b| b.iter(|| path.turn()));
+}
+
+criterion_group!(benches, frame_path, turn);
 criterion_main!(benches);

@@ -4,16 +4,16 @@ pub mod converters;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
 use call::{Action, Call, CallConfig, Input, ItemId, Manner, ResponseId};
-use crossbeam_queue::ArrayQueue;
 use media::g711::ulaw;
 use media::{FRAME_BYTES, Format, Frame, Rate, Transcoder};
 use wire::openai::ServerEvent;
 use wire::twilio::FromTwilio;
+use wire::websocket::{Inbox, Message, Role, print_text};
 
 /// Counts what the current thread allocates, and what the process holds.
 pub struct Counting;
@@ -76,7 +76,9 @@ pub fn voice() -> [u8; FRAME_BYTES] {
 /// A call in the middle of a conversation.
 fn talking() -> Call {
     let manner = Manner { decides: true, utterance_gap: None, session_life: None, session_tokens: None };
-    let config = CallConfig { duration_max: Duration::MAX, ..CallConfig::new(vec![manner]) };
+    // Benchmarks run for years of a call's time.
+    let for_ever = Duration::from_secs(1 << 40);
+    let config = CallConfig { duration_max: Duration::MAX, media_timeout: for_ever, ..CallConfig::new(vec![manner]) };
     let mut call = Call::new(config);
     call.handle(Duration::ZERO, Input::AssistantReady { opened: false }, &mut Vec::new());
     call
@@ -86,54 +88,70 @@ fn talking() -> Call {
 pub struct CallerToAssistant {
     call: Call,
     now: Duration,
-    message: String,
+    message: Vec<u8>,
+    inbox: Inbox,
     audio: Vec<u8>,
     actions: Vec<Action>,
-    ring: ArrayQueue<Frame>,
+    queue: VecDeque<Frame>,
     transcoder: Transcoder,
     converted: Vec<u8>,
     text: String,
-    buffer: BytesMut,
+    out: Vec<u8>,
+}
+
+/// Any key will do: only its cost counts.
+const MASK: Option<[u8; 4]> = Some([0x5A, 0x13, 0xC7, 0x88]);
+
+/// What a socket would have read.
+fn read_into(inbox: &mut Inbox, bytes: &[u8]) {
+    inbox.room()[..bytes.len()].copy_from_slice(bytes);
+    inbox.filled(bytes.len());
 }
 
 impl CallerToAssistant {
     pub fn new(format: Format) -> Self {
-        let mut message = String::new();
-        wire::twilio::print_media(&mut message, "MZ0123456789abcdef0123456789abcdef", &voice());
+        let mut payload = String::new();
+        wire::audio::encode(&voice(), &mut payload);
         // As Twilio writes it.
-        let message = message
-            .replace(r#""media":{"#, r#""sequenceNumber":"412","media":{"track":"inbound","chunk":"411","timestamp":"8220","#);
+        let text = format!(
+            r#"{{"event":"media","sequenceNumber":"412","media":{{"track":"inbound","chunk":"411","timestamp":"8220","payload":"{payload}"}},"streamSid":"MZ0123456789abcdef0123456789abcdef"}}"#
+        );
+        let mut message = Vec::new();
+        print_text(&mut message, &text, MASK);
+        let mut inbox = Inbox::new(Role::Server, 65_536);
+        inbox.lend(vec![0; 8192]);
         Self {
             call: talking(),
             now: Duration::ZERO,
             message,
+            inbox,
             audio: Vec::new(),
             actions: Vec::new(),
-            ring: ArrayQueue::new(55),
+            queue: VecDeque::new(),
             transcoder: Transcoder::new(Format::Ulaw8k, format).expect("one side is μ-law"),
             converted: Vec::new(),
             text: String::new(),
-            buffer: BytesMut::with_capacity(4096),
+            out: Vec::new(),
         }
     }
 
     /// Returns the bytes of the message.
     pub fn frame(&mut self) -> usize {
         self.now += Duration::from_millis(20);
-        let Ok(FromTwilio::Media { payload, .. }) = FromTwilio::parse(&self.message) else {
-            unreachable!("it is a media message")
-        };
+        read_into(&mut self.inbox, &self.message);
+        let Ok(Some(Message::Text(text))) = self.inbox.message() else { unreachable!("it is a text") };
+        let Ok(FromTwilio::Media { payload, .. }) = FromTwilio::parse(text) else { unreachable!("it is a media message") };
         wire::audio::decode(&payload, &mut self.audio).expect("it is base64");
         for frame in Frame::cut(&self.audio) {
             self.call.handle(self.now, Input::CallerAudio(frame), &mut self.actions);
         }
         for action in self.actions.drain(..) {
             if let Action::SendToAssistant(frame) = action {
-                self.ring.force_push(frame);
+                self.queue.push_back(frame);
             }
         }
-        let mut sent = 0;
-        while let Some(frame) = self.ring.pop() {
+        self.out.clear();
+        while let Some(frame) = self.queue.pop_front() {
             if self.transcoder.is_passthrough() {
                 wire::openai::print_append(&mut self.text, frame.ulaw());
             } else {
@@ -141,10 +159,9 @@ impl CallerToAssistant {
                 self.transcoder.push(frame.ulaw(), &mut self.converted);
                 wire::openai::print_append(&mut self.text, &self.converted);
             }
-            self.buffer.put_slice(self.text.as_bytes());
-            sent += self.buffer.split().freeze().len();
+            print_text(&mut self.out, &self.text, MASK);
         }
-        sent
+        self.out.len()
     }
 }
 
@@ -152,15 +169,16 @@ impl CallerToAssistant {
 pub struct AssistantToCaller {
     call: Call,
     now: Duration,
-    message: String,
+    message: Vec<u8>,
+    inbox: Inbox,
     audio: Vec<u8>,
     ulaw: Vec<u8>,
     actions: Vec<Action>,
     echoes: Vec<call::Mark>,
-    ring: ArrayQueue<Frame>,
+    queue: VecDeque<Frame>,
     transcoder: Transcoder,
     text: String,
-    buffer: BytesMut,
+    out: Vec<u8>,
 }
 
 impl AssistantToCaller {
@@ -169,28 +187,35 @@ impl AssistantToCaller {
         Transcoder::new(Format::Ulaw8k, format).expect("one side is μ-law").push(&voice(), &mut audio);
         let mut delta = String::new();
         wire::audio::encode(&audio, &mut delta);
-        let message = format!(
+        let text = format!(
             r#"{{"type":"response.output_audio.delta","event_id":"event_0123456789abcdef01234","response_id":"resp_0123456789abcdef01234","item_id":"item_0123456789abcdef01234","output_index":0,"content_index":0,"delta":"{delta}"}}"#
         );
+        let mut message = Vec::new();
+        print_text(&mut message, &text, None);
+        let mut inbox = Inbox::new(Role::Client, 65_536);
+        inbox.lend(vec![0; 8192]);
         Self {
             call: talking(),
             now: Duration::ZERO,
             message,
+            inbox,
             audio: Vec::new(),
             ulaw: Vec::new(),
             actions: Vec::new(),
             echoes: Vec::new(),
-            ring: ArrayQueue::new(55),
+            queue: VecDeque::new(),
             transcoder: Transcoder::new(format, Format::Ulaw8k).expect("one side is μ-law"),
             text: String::new(),
-            buffer: BytesMut::with_capacity(4096),
+            out: Vec::new(),
         }
     }
 
     /// Returns the bytes of the messages.
     pub fn frame(&mut self) -> usize {
         self.now += Duration::from_millis(20);
-        let Ok(ServerEvent::AudioDelta { delta, .. }) = ServerEvent::parse(&self.message) else { unreachable!("it is a delta") };
+        read_into(&mut self.inbox, &self.message);
+        let Ok(Some(Message::Text(text))) = self.inbox.message() else { unreachable!("it is a text") };
+        let Ok(ServerEvent::AudioDelta { delta, .. }) = ServerEvent::parse(text) else { unreachable!("it is a delta") };
         wire::audio::decode(&delta, &mut self.audio).expect("it is base64");
         self.ulaw.clear();
         self.transcoder.push(&self.audio, &mut self.ulaw);
@@ -201,17 +226,69 @@ impl AssistantToCaller {
         }
         for action in self.actions.drain(..) {
             match action {
-                Action::PlayToCaller(frame) => drop(self.ring.force_push(frame)),
+                Action::PlayToCaller(frame) => self.queue.push_back(frame),
                 Action::MarkCaller(mark) => self.echoes.push(mark),
                 _ => (),
             }
         }
-        let mut sent = 0;
-        while let Some(frame) = self.ring.pop() {
+        self.out.clear();
+        while let Some(frame) = self.queue.pop_front() {
             wire::twilio::print_media(&mut self.text, "MZ0123456789abcdef0123456789abcdef", frame.ulaw());
-            self.buffer.put_slice(self.text.as_bytes());
-            sent += self.buffer.split().freeze().len();
+            print_text(&mut self.out, &self.text, None);
         }
-        sent
+        self.out.len()
+    }
+}
+
+/// A provider takes so long from the end of a turn to the first sound of its answer.
+pub const THINKING: Duration = Duration::from_millis(300);
+/// What a caller may wait from the end of their turn to the first sound, all in all.
+pub const TURN_BUDGET: Duration = Duration::from_millis(500);
+
+/// One turn of a call: the caller stops, a provider that takes [`THINKING`] answers with a second of speech.
+pub struct Turn {
+    call: Call,
+    now: Duration,
+    answers: u64,
+    actions: Vec<Action>,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { call: talking(), now: Duration::ZERO, answers: 0, actions: Vec::new() }
+    }
+}
+
+impl Turn {
+    fn input(&mut self, input: Input<'_>) {
+        self.call.handle(self.now, input, &mut self.actions);
+    }
+
+    /// Has a turn; returns the time from its end to the first frame handed to Twilio, all of it the call's and the provider's.
+    pub fn turn(&mut self) -> Duration {
+        self.now += Duration::from_secs(3);
+        self.actions.clear();
+        self.input(Input::CallerSpeechStarted);
+        self.input(Input::CallerSpeechStopped { item: None });
+        let ended = self.now;
+        self.now += THINKING;
+        self.answers += 1;
+        let (response, item) = (ResponseId(self.answers), ItemId(self.answers));
+        self.input(Input::ResponseStarted(response));
+        self.actions.clear();
+        let second = [voice()[0]; 50 * FRAME_BYTES];
+        self.input(Input::AssistantAudio { response, item, ulaw: &second });
+        assert!(self.actions.iter().any(|it| matches!(it, Action::PlayToCaller(_))), "an answer is played at once");
+        let took = self.now - ended;
+        self.input(Input::AssistantAudioDone { response, item });
+        self.input(Input::ResponseDone(response));
+        while let Some((at, _)) = self.call.deadline().filter(|it| it.0 < ended + Duration::from_secs(2)) {
+            self.now = at;
+            self.input(Input::Tick);
+            let marks: Vec<_> =
+                self.actions.drain(..).filter_map(|it| if let Action::MarkCaller(it) = it { Some(it) } else { None }).collect();
+            marks.into_iter().for_each(|it| self.input(Input::MarkPlayed(it)));
+        }
+        took
     }
 }

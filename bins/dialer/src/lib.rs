@@ -2,6 +2,7 @@
 
 mod cluster;
 pub mod faults;
+pub mod load;
 mod report;
 
 pub use cluster::Cluster;

@@ -16,6 +16,8 @@ use control::ApiSettings;
 use desk::{Assistant, HttpTool, Language, McpServer, Method, OutboundDefaults, PublicUrl, Route, Schema, Settings, Templates};
 use media::enhance::Bed;
 use media::file::{Limits, Reader};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use secrecy::SecretString;
 use toml::de::{DeTable, DeValue};
 use twilio::is_e164;
@@ -89,13 +91,24 @@ pub const SETTINGS: &[Setting] = &[
         "Pages of other origins that may ask the API, such as https://panel.example.com, with commas between",
     ),
     setting(
+        "server.trusted_authorities",
+        "OFFHOOK_TRUSTED_AUTHORITIES",
+        "",
+        "A PEM file with authorities whose certificates providers may show, beside the public ones, such as a company's own",
+    ),
+    setting(
         "server.api_per_second",
         "OFFHOOK_API_PER_SECOND",
         "20",
         "API requests of one person or program in a second, 1 to 10000; five times as many at once",
     ),
     setting("server.recording_days", "OFFHOOK_RECORDING_DAYS", "", "Recordings are deleted after so many days; empty: never"),
-    setting("server.max_calls", "OFFHOOK_MAX_CALLS", "100", "Calls at a time; further callers hear that all lines are busy"),
+    setting(
+        "server.max_calls",
+        "OFFHOOK_MAX_CALLS",
+        "auto",
+        "Calls at a time; further callers hear that all lines are busy. auto: as many as the processors were measured to carry, and none while they do not keep up",
+    ),
     setting(
         "server.drain_seconds",
         "OFFHOOK_DRAIN_SECONDS",
@@ -446,7 +459,10 @@ pub struct Config {
     pub places: Places,
     /// Days after which recordings are deleted.
     pub recording_days: Option<u32>,
-    pub calls_max: usize,
+    /// `None`: as many as this machine carries.
+    pub calls_max: Option<usize>,
+    /// Whose certificates providers may show, beside those of the public authorities.
+    pub authorities: Vec<CertificateDer<'static>>,
     pub drain: Duration,
     /// What is logged; see the setting `server.log`.
     pub log: String,
@@ -848,6 +864,22 @@ impl Source {
         }
     }
 
+    fn authorities(&mut self) -> Option<Vec<CertificateDer<'static>>> {
+        let found = self.find("server.trusted_authorities");
+        if found.value.is_empty() {
+            return Some(Vec::new());
+        }
+        let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&found.value).and_then(Iterator::collect);
+        match read {
+            Ok(them) if !them.is_empty() => Some(them),
+            read => {
+                let problem = read.err().map_or_else(|| "it holds no certificate".to_owned(), |it| it.to_string());
+                self.problem(found.place, format!("`{}`: {problem}: expected a PEM file with certificates", found.value));
+                None
+            }
+        }
+    }
+
     fn config(&mut self, env: &BTreeMap<String, String>) -> Option<Config> {
         let listen: Option<SocketAddr> = self.parse("server.listen", "address:port, such as 0.0.0.0:8000", |it| it.parse().ok());
         let public_url = self.required(
@@ -886,7 +918,11 @@ impl Source {
         let places = self.places();
         let data_dir = places.data_dir.clone();
         let recording_days = self.optional_number("server.recording_days", 1..=36_500);
-        let calls_max = self.number("server.max_calls", 1..=100_000);
+        let calls_max = match self.text("server.max_calls").as_str() {
+            "auto" => Some(None),
+            _ => self.number("server.max_calls", 1..=100_000).map(Some),
+        };
+        let authorities = self.authorities();
         let drain = self.number("server.drain_seconds", 0..=86_400);
         let time_zone = self.parse("server.time_zone", "a name such as Europe/Bucharest", |it| jiff::tz::TimeZone::get(it).ok());
         let duration = self.number("limits.max_call_duration", 30..=14_400);
@@ -927,7 +963,8 @@ impl Source {
             listen: listen?,
             places,
             recording_days: recording_days?.map(|it| it as u32),
-            calls_max: calls_max? as usize,
+            calls_max: calls_max?.map(|it| it as usize),
+            authorities: authorities?,
             drain: Duration::from_secs(drain?),
             log: self.text("server.log"),
             auth_tokens: auth_tokens.into_iter().map(SecretString::from).collect(),

@@ -14,6 +14,7 @@ use store::Store;
 use twilio::rest::{Number, Rest, RestError};
 use twilio::{Algorithm, Body, sign};
 
+use crate::capacity;
 use crate::config::Config;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,6 +78,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         found.push(failed("network", "no requests can be made", "look at the system's certificates"));
         return found;
     };
+    found.push(capacity(config));
     found.push(disk(&config.places.data_dir));
     let (database, published) = database(config).await;
     found.extend(database);
@@ -84,6 +86,21 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     found.extend(providers(config, &published, &http).await);
     found.extend(account(config, &published.into_keys().collect()).await);
     found
+}
+
+/// How many calls this machine carries, and how many it is told to.
+fn capacity(config: &Config) -> Finding {
+    let (cores, measured) = (capacity::cores(), capacity::CALLS_PER_CORE);
+    let carries = capacity::calls_max(cores);
+    let facts = format!("{cores} core(s), {measured} calls each as measured with everything on: {carries} calls at a time");
+    match config.calls_max {
+        None => ok("capacity", facts),
+        Some(told) if told <= cores * measured => ok("capacity", format!("{facts}; told to take {told}")),
+        Some(told) => {
+            let fix = "set OFFHOOK_MAX_CALLS to auto, or measure this machine: cargo xtask bench";
+            finding("capacity", Verdict::Warning, format!("{facts}; told to take {told}"), Some(fix))
+        }
+    }
 }
 
 fn disk(folder: &Path) -> Finding {

@@ -453,7 +453,7 @@ async fn serve(file: PathBuf) -> Result<ExitCode> {
         mcp_servers: config.mcp_servers,
         auth_tokens: (!config.skip_signatures).then_some(config.auth_tokens),
         api: config.api,
-        net: Arc::new(Internet::default()),
+        net: Arc::new(Internet::trusting(&config.authorities)),
         listener,
         store,
         beside: Some(beside),

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use twilio::Validator;
 use twilio::rest::Rest;
 
+use crate::capacity;
+
 /// Longest wait at the end for the journal to reach the database; what is on disk is delivered by the next process.
 const LAST_DELIVERY_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for jobs under way.
@@ -41,7 +43,8 @@ pub struct Server {
 /// What a server is started with.
 pub struct Parts<L> {
     pub settings: Settings,
-    pub calls_max: usize,
+    /// `None`: as many as this machine carries, and none while it does not keep up.
+    pub calls_max: Option<usize>,
     pub http_tools: Vec<HttpTool>,
     pub mcp_servers: Vec<McpServer>,
     /// Tokens that sign; `None` lets everything in.
@@ -86,7 +89,11 @@ impl Server {
         let tools = parts.http_tools.into_iter().fold(Toolbox::new(builtins), Toolbox::with_http);
         let tools = Arc::new(parts.mcp_servers.into_iter().fold(tools, Toolbox::with_mcp));
         let metrics = bridge::Metrics::new(&mut registry);
-        let bridge = Arc::new(Bridge::new(parts.net, ledger.clone(), tools, metrics, parts.calls_max));
+        let calls_max = parts.calls_max.unwrap_or_else(|| capacity::calls_max(capacity::cores()));
+        let bridge = Arc::new(Bridge::new(parts.net, ledger.clone(), tools, metrics, calls_max));
+        if parts.calls_max.is_none() {
+            bridge.watch_pace();
+        }
         let metrics = desk::Metrics::new(&mut registry);
         let disk = Arc::new(Disk::new(data_dir.to_owned()));
         let (node, address) = (parts.settings.node.clone(), parts.settings.node_url.http(""));

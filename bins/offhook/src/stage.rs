@@ -202,7 +202,7 @@ impl Stage {
             if options.virtual_time { Store::open_for_simulation(&database).await? } else { Store::open(&database).await? };
         let parts = Parts {
             settings,
-            calls_max: options.calls_max,
+            calls_max: Some(options.calls_max),
             http_tools: Vec::new(),
             mcp_servers: Vec::new(),
             auth_tokens: Some(vec![AUTH_TOKEN.to_owned().into()]),

@@ -203,7 +203,7 @@ async fn what_became_of_a_call_is_told_in_plain_words() {
     assert!(answer.1["detail"].as_str().unwrap().contains("Geo permissions"), "{answer:?}");
     let row = scene.over(&id(&answer)).await;
     assert!(row["status"] == "failed" && row["problem"].as_str().unwrap().contains("21215"), "{row}");
-    // A machine hears the message, and the assistant is silent.
+    // C-32: nobody waits for the verdict. A machine hears the message, and the assistant is silent.
     let answer = scene.initiate(MACHINE).await;
     let row = scene.over(&id(&answer)).await;
     assert_eq!((row["answered_by"].as_str(), row["status"].as_str()), (Some("machine_end_beep"), Some("completed")), "{row}");

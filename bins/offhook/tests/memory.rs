@@ -21,6 +21,7 @@ fn held() -> (usize, usize) {
     (tokio::runtime::Handle::current().metrics().num_alive_tasks(), files)
 }
 
+/// C-35, C-36, C-37: neither tasks nor sockets nor memory of a call outlive it, recordings included.
 #[test]
 fn nothing_is_left_of_two_hundred_calls() {
     let folder = tempfile::tempdir().unwrap();

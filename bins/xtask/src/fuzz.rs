@@ -9,12 +9,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::fixtures::walk;
 
 /// Targets with the fixtures they start from, and the longest input worth trying.
-const TARGETS: [(&str, &[&str], usize); 6] = [
+const TARGETS: [(&str, &[&str], usize); 7] = [
     ("transcoder", &["fixtures/speech"], 4096),
     ("resampler", &["fixtures/speech"], 16_384),
     ("file", &["fixtures/files"], 100_000),
     ("detectors", &["fixtures/speech"], 16_384),
     ("enhancement", &["fixtures/speech"], 4096),
+    ("websocket", &["fixtures/twilio"], 16_384),
     ("messages", &["fixtures/twilio", "fixtures/openai", "fixtures/elevenlabs"], 16_384),
 ];
 /// Memory that one input may cost, in megabytes, and time in seconds.

@@ -1,6 +1,7 @@
 //! Automation of the repository: what people and CI run is the same.
 
 mod api;
+mod bench;
 mod ci;
 mod client;
 mod fixtures;
@@ -41,15 +42,17 @@ enum Task {
         #[arg(long)]
         target: Option<String>,
     },
-    /// Measurements that need more than Rust
+    /// Calls a core, lateness and cost, beside a bare relay; a quarter of an hour, into docs/benchmarks (wants two processors)
     Bench {
         #[command(subcommand)]
-        what: Bench,
+        what: Option<Bench>,
     },
 }
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Instructions of a frame on its way through the process: the same on every machine (needs valgrind)
+    Counts,
     /// All goals of rate conversion; speech quality goes into docs/sound-quality.md (needs python3, espeak-ng; some minutes)
     Quality,
 }
@@ -65,7 +68,9 @@ fn main() -> Result<ExitCode> {
         Task::Api => api::run(root).map(code),
         Task::Client => client::run(root).map(code),
         Task::Fuzz { seconds, target } => fuzz::run(root, seconds, target.as_deref()),
-        Task::Bench { what: Bench::Quality } => quality::run(root),
+        Task::Bench { what: None } => bench::load(root).map(code),
+        Task::Bench { what: Some(Bench::Counts) } => bench::counts(root).map(|()| ExitCode::SUCCESS),
+        Task::Bench { what: Some(Bench::Quality) } => quality::run(root),
         Task::Fixtures => fixtures::make(root).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -4,28 +4,28 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use call::{Counters, EndReason, Event};
-use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
+use futures::FutureExt as _;
 use media::detect::LineQuality;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use wire::twilio::{FromTwilio, Start, is_plain};
+use wire::websocket::{Message, Role};
 
 use crate::breaker::Breakers;
 use crate::directory::{Claim, Directory, Refusal, StreamToken};
 use crate::driver::Driver;
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::net::{Connect, socket_config};
+use crate::net::{BoxIo, Connect};
+use crate::outbox::Outbox;
+use crate::pace;
 use crate::plan::{CallFact, CallPlan, Fact, Journal, Tools};
 use crate::ringing::Ringing;
-use crate::twilio::{CALL_PARAMETER, TOKEN_PARAMETER};
+use crate::socket::Socket;
+use crate::twilio::{CALL_PARAMETER, TOKEN_PARAMETER, TwilioPrinter};
 
 /// Runs calls: one per process, shared by reference.
 pub struct Bridge {
@@ -50,6 +50,11 @@ impl Bridge {
         Self { net, journal, tools, metrics, breakers: Breakers::default(), directory, tracker: TaskTracker::new() }
     }
 
+    /// Takes no further call while this process does not keep time, whatever the number of places.
+    pub fn watch_pace(&self) {
+        tokio::spawn(pace::watch(Arc::downgrade(&self.directory)));
+    }
+
     /// Which calls are expected, live and over.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.directory
@@ -64,22 +69,19 @@ impl Bridge {
         self.directory.expect(plan, |plan| plan.prepare.then(|| Ringing::begin(self.clone(), plan)))
     }
 
-    /// Runs what an upgraded connection brings, to its end. `io` resolves once the upgrade is done.
-    pub fn accept<S>(self: &Arc<Self>, io: impl Future<Output = Option<S>> + Send + 'static)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    /// Runs what an upgraded connection brings, to its end. `io` resolves once the upgrade is done, with what was read behind
+    /// the request.
+    pub fn accept(self: &Arc<Self>, io: impl Future<Output = Option<(BoxIo, Bytes)>> + Send + 'static) {
         let bridge = self.clone();
         self.tracker.spawn(async move {
-            if let Some(io) = io.await {
-                let config = socket_config(limits::CALLER_MESSAGE_BYTES);
-                let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+            if let Some((io, early)) = io.await {
+                let socket = Socket::new(io, Role::Server, limits::CALLER_MESSAGE_BYTES, &early);
                 bridge.serve(socket).await;
             }
         });
     }
 
-    async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self: Arc<Self>, mut socket: WebSocketStream<S>) {
+    async fn serve(self: Arc<Self>, mut socket: Socket) {
         let start = match timeout(limits::START_TIMEOUT, start(&mut socket)).await {
             Ok(Ok(start)) => start,
             Ok(Err(problem)) => return self.refuse(socket, problem).await,
@@ -96,8 +98,8 @@ impl Bridge {
         let fact = |fact| CallFact { call: call.clone(), tenant: tenant.clone(), epoch, fact };
         self.journal.record(fact(Fact::StreamStarted { stream_sid: start.stream_sid.clone() }));
         self.metrics.calls_active.inc();
-        let driver = Driver::new(self.clone(), plan, socket, start.stream_sid, seat);
-        let ran = AssertUnwindSafe(driver.run(commands, ringing)).catch_unwind().instrument(span.clone()).await;
+        let driver = Driver::new(self.clone(), plan, start.stream_sid, seat);
+        let ran = AssertUnwindSafe(driver.run(socket, commands, ringing)).catch_unwind().instrument(span.clone()).await;
         self.metrics.calls_active.dec();
         if ran.is_err() {
             // The panic's own message is in the log; the caller goes on in a new stream.
@@ -113,13 +115,12 @@ impl Bridge {
         }
     }
 
-    async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, mut socket: WebSocketStream<S>, problem: &'static str) {
+    async fn refuse(&self, mut socket: Socket, problem: &'static str) {
         tracing::warn!(problem, "a media socket is closed");
         self.metrics.sockets_refused.inc();
-        let frame = CloseFrame { code: CloseCode::Policy, reason: Utf8Bytes::from_static("unauthorized") };
-        let _ = timeout(limits::CLOSE_TIMEOUT, socket.send(Message::Close(Some(frame)))).await;
-        // Let the close handshake finish, so that the peer sees the code and not a reset.
-        let _ = timeout(limits::CLOSE_TIMEOUT, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+        // 1008: policy.
+        let mut outbox = Outbox::new(TwilioPrinter::new(String::new()), Role::Server, 0);
+        let _ = timeout(limits::CLOSE_TIMEOUT, socket.close(&mut outbox, 1008, "unauthorized")).await;
     }
 
     /// Admits nobody from now on; live calls go on.
@@ -148,17 +149,29 @@ impl Bridge {
     }
 }
 
+/// Messages in which `start` must be: `connected` before it, and room for unknown events.
+const START_AMONG: usize = 4;
+
 /// Reads up to the `start` message.
-async fn start<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<Start, &'static str> {
-    // `connected`, `start`, and room for an unknown event between them.
-    for _ in 0..4 {
-        let message = match socket.next().await {
-            Some(Ok(Message::Text(text))) => text,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-            Some(Ok(_)) => return Err("a binary message where start was due"),
-            Some(Err(_)) | None => return Err("the socket closed before start"),
+async fn start(socket: &mut Socket) -> Result<Start, &'static str> {
+    let mut messages = 0;
+    while messages < START_AMONG {
+        let message = match socket.message() {
+            Ok(Some(message)) => message,
+            Ok(None) => {
+                socket.receive().await.map_err(|_| "the socket closed before start")?;
+                continue;
+            }
+            Err(_) => return Err("a broken WebSocket where start was due"),
         };
-        match FromTwilio::parse(&message) {
+        messages += 1;
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Ping(_) | Message::Pong => continue,
+            Message::Binary(_) => return Err("a binary message where start was due"),
+            Message::Close(..) => return Err("the socket closed before start"),
+        };
+        match FromTwilio::parse(text) {
             Ok(FromTwilio::Start(start)) => {
                 if start.encoding != "audio/x-mulaw" || start.sample_rate != 8000 {
                     return Err("start announces another format than audio/x-mulaw at 8000 Hz");

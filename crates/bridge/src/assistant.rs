@@ -4,15 +4,15 @@
 
 use std::sync::Arc;
 
+use crate::socket::Socket;
 use call::{Action, EndReason, Input, Manner, Prompt};
 use futures::future::BoxFuture;
-use tokio_tungstenite::WebSocketStream;
 
 use crate::Metrics;
-use crate::net::{BoxIo, Connect, DialError};
+use crate::net::{Connect, DialError};
+use crate::outbox::Stalled;
 use crate::plan::{AssistantPlan, CallId, HistoryItem, ToolDefinition};
 use crate::uplink::Uplink;
-use crate::writer::Stalled;
 
 /// Somebody who may answer.
 pub(crate) trait Provider: Send + Sync {
@@ -21,7 +21,7 @@ pub(crate) trait Provider: Send + Sync {
     /// Host and account: what one of them does says what the next session of the same will meet.
     fn account(&self) -> String;
     /// Opens its socket.
-    fn dial(self: Arc<Self>, net: Arc<dyn Connect>) -> BoxFuture<'static, Result<WebSocketStream<BoxIo>, DialError>>;
+    fn dial(self: Arc<Self>, net: Arc<dyn Connect>) -> BoxFuture<'static, Result<Socket, DialError>>;
     /// Prints the message that carries caller audio.
     fn print_audio(&self) -> fn(&mut String, &[u8]);
     /// The conversation of a new session.
@@ -43,11 +43,11 @@ pub(crate) struct Beginning {
 /// The conversation of one provider session: its ids, its state, its rules.
 pub(crate) trait Mapper: Send {
     /// The socket is open.
-    fn opened(&mut self, outbox: &Uplink) -> Result<(), Fault>;
+    fn opened(&mut self, outbox: &mut Uplink) -> Result<(), Fault>;
     /// A text message; inputs go to `call` in order.
-    fn receive(&mut self, text: &str, call: &mut dyn FnMut(Input<'_>), outbox: &Uplink) -> Result<(), Fault>;
+    fn receive(&mut self, text: &str, call: &mut dyn FnMut(Input<'_>), outbox: &mut Uplink) -> Result<(), Fault>;
     /// Performs what the call wants of the provider; audio does not come this way.
-    fn perform(&mut self, action: &Action, outbox: &Uplink) -> Result<(), Stalled>;
+    fn perform(&mut self, action: &Action, outbox: &mut Uplink) -> Result<(), Stalled>;
     /// What a close of the socket means, with the reason that came along.
     fn closed(&self, code: Option<u16>, said: &str) -> EndReason;
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub enum Refusal {
     Full { calls_max: usize },
     #[error("this server is shutting down")]
     Draining,
+    #[error("this server's processors do not keep up with the calls it has")]
+    Late,
     #[error("the disk is full: what happens on calls could not be written down")]
     DiskFull,
 }
@@ -152,8 +155,8 @@ pub(crate) struct Order {
 /// Orders to a live call.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// From outside.
-    Order(Order),
+    /// From outside; boxed, because there is room for many and seldom one.
+    Order(Box<Order>),
     /// Leave at the end of the utterance; somebody else goes on.
     Drain,
     /// Leave at once: a newer stream of this call exists, or Twilio has already left.
@@ -190,6 +193,8 @@ struct State {
 /// All calls of this process.
 pub struct Directory {
     calls_max: usize,
+    /// The process does not keep time.
+    late: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -213,7 +218,7 @@ pub(crate) struct Seat {
 impl Directory {
     /// Admits at most `calls_max` calls at a time, expected ones included.
     pub fn new(calls_max: usize) -> Self {
-        Self { calls_max, state: Mutex::default() }
+        Self { calls_max, late: AtomicBool::new(false), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -241,6 +246,9 @@ impl Directory {
         let known = state.expected.contains_key(&plan.call) || plan.epoch > 0;
         if !known && state.expected.len() + state.live.len() >= self.calls_max {
             return Err(Refusal::Full { calls_max: self.calls_max });
+        }
+        if !known && self.is_late() {
+            return Err(Refusal::Late);
         }
         let token = StreamToken::new();
         let (call, ringing) = (plan.call.clone(), prepare(&plan));
@@ -308,7 +316,7 @@ impl Directory {
     pub async fn control(&self, call: &CallId, id: &str, control: LiveControl) -> Result<Performed, NotPerformed> {
         let commands = self.state().live.get(call).map(|it| it.commands.clone()).ok_or(NotPerformed::NotLive)?;
         let (done, performed) = oneshot::channel();
-        let order = Order { id: id.to_owned(), control, done };
+        let order = Box::new(Order { id: id.to_owned(), control, done });
         commands.try_send(Command::Order(order)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => NotPerformed::Busy,
             mpsc::error::TrySendError::Closed(_) => NotPerformed::NotLive,
@@ -339,12 +347,28 @@ impl Directory {
     /// Whether a further call would be admitted.
     pub fn is_open(&self) -> bool {
         let state = self.state();
-        !state.draining && state.expected.len() + state.live.len() < self.calls_max
+        !state.draining && state.expected.len() + state.live.len() < self.calls_max && !self.is_late()
+    }
+
+    /// Whether the process does not keep time; only where that is watched.
+    pub fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
     }
 
     /// Whether the process is shutting down.
     pub fn is_draining(&self) -> bool {
         self.state().draining
+    }
+
+    /// Whether a further call would make all of them late.
+    pub(crate) fn set_late(&self, late: bool) {
+        if self.late.swap(late, Ordering::Relaxed) != late {
+            tracing::warn!(
+                late,
+                live = self.live(),
+                "whether this server keeps time has changed; while it is late no further call is taken"
+            );
+        }
     }
 
     /// Admits nobody from now on.

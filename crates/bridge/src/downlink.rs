@@ -6,6 +6,7 @@ use media::{Encoding, Format, Rate, Sniffer, Transcoder};
 
 use crate::Metrics;
 use crate::assistant::Fault;
+use crate::spare::{self, Use};
 
 fn passthrough() -> Transcoder {
     Transcoder::new(Format::Ulaw8k, Format::Ulaw8k).expect("μ-law passes through")
@@ -15,26 +16,15 @@ fn passthrough() -> Transcoder {
 pub(crate) struct Downlink {
     transcoder: Transcoder,
     sniffer: Sniffer,
-    encoded: Vec<u8>,
     /// The first bytes of a session, until it is sure that they are not static: 800 bytes, usually less than one piece.
     held: Vec<u8>,
-    /// What the last step made, valid until the next one.
-    pub(crate) ulaw: Vec<u8>,
     metrics: Metrics,
     peer: &'static str,
 }
 
 impl Downlink {
     pub(crate) fn new(metrics: Metrics, peer: &'static str) -> Self {
-        Self {
-            transcoder: passthrough(),
-            sniffer: Sniffer::new(Encoding::Ulaw),
-            encoded: Vec::with_capacity(4096),
-            held: Vec::new(),
-            ulaw: Vec::with_capacity(4096),
-            metrics,
-            peer,
-        }
+        Self { transcoder: passthrough(), sniffer: Sniffer::new(Encoding::Ulaw), held: Vec::new(), metrics, peer }
     }
 
     /// The announced format.
@@ -43,12 +33,25 @@ impl Downlink {
         self.sniffer = Sniffer::new(if format == Format::Ulaw8k { Encoding::Ulaw } else { Encoding::Pcm16 });
     }
 
-    /// Converts a piece; `self.ulaw` holds the result.
-    pub(crate) fn push(&mut self, base64: &str) -> Result<(), Fault> {
-        self.ulaw.clear();
-        wire::audio::decode(base64, &mut self.encoded).map_err(|error| Fault::Malformed(error.to_string()))?;
-        if let Some(real) = self.sniffer.push(&self.encoded) {
-            // Announced one format, sent the other: the caller would hear static. Trust the bytes.
+    /// Converts a piece; `play` gets the result, if there is any yet.
+    pub(crate) fn push(&mut self, base64: &str, play: &mut dyn FnMut(&[u8])) -> Result<(), Fault> {
+        let mut encoded = spare::take(Use::Decoded);
+        let decoded = wire::audio::decode(base64, &mut encoded);
+        if decoded.is_ok() {
+            self.check(&encoded);
+            if self.sniffer.has_judged() {
+                self.convert(play, |transcoder, ulaw| transcoder.push(&encoded, ulaw));
+            } else {
+                self.held.extend_from_slice(&encoded);
+            }
+        }
+        spare::give(Use::Decoded, encoded);
+        decoded.map_err(|error| Fault::Malformed(error.to_string()))
+    }
+
+    /// Announced one format, sent the other: the caller would hear static. Trusts the bytes.
+    fn check(&mut self, encoded: &[u8]) {
+        if let Some(real) = self.sniffer.push(encoded) {
             let format = match real {
                 Encoding::Ulaw => Format::Ulaw8k,
                 Encoding::Pcm16 => Format::Pcm16(Rate::Hz24000),
@@ -57,29 +60,29 @@ impl Downlink {
             self.metrics.format_mismatches.inc();
             self.set_format(format);
         }
-        if !self.sniffer.has_judged() {
-            self.held.extend_from_slice(&self.encoded);
-            return Ok(());
-        }
-        self.release();
-        self.transcoder.push(&self.encoded, &mut self.ulaw);
-        Ok(())
     }
 
-    fn release(&mut self) {
+    /// What was held comes first.
+    fn convert(&mut self, play: &mut dyn FnMut(&[u8]), more: impl FnOnce(&mut Transcoder, &mut Vec<u8>)) {
+        let mut ulaw = spare::take(Use::Converted);
         if !self.held.is_empty() {
-            self.transcoder.push(&self.held, &mut self.ulaw);
+            self.transcoder.push(&self.held, &mut ulaw);
             self.held = Vec::new();
         }
+        more(&mut self.transcoder, &mut ulaw);
+        if !ulaw.is_empty() {
+            play(&ulaw);
+        }
+        spare::give(Use::Converted, ulaw);
     }
 
-    /// Ends an utterance; `self.ulaw` holds its tail.
-    pub(crate) fn flush(&mut self) {
-        self.ulaw.clear();
-        self.release();
-        if !self.transcoder.is_passthrough() {
-            self.transcoder.flush(&mut self.ulaw);
-        }
+    /// Ends an utterance; `play` gets its tail, if there is any.
+    pub(crate) fn flush(&mut self, play: &mut dyn FnMut(&[u8])) {
+        self.convert(play, |transcoder, ulaw| {
+            if !transcoder.is_passthrough() {
+                transcoder.flush(ulaw);
+            }
+        });
     }
 
     /// An utterance was cut, or another one begins.

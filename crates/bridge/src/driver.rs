@@ -1,22 +1,22 @@
-//! One task per call: reads both sockets, asks the [`Call`] what to do, does it.
+//! One task per call: reads and writes both sockets, asks the [`Call`] what to do, does it.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use call::{Action, Call, EndReason, Event, Input};
-use futures::StreamExt as _;
-use futures::stream::SplitStream;
+use futures::FutureExt as _;
 use media::Frame;
 use media::enhance::Chain;
 use media::g711::ulaw;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use wire::twilio::FromTwilio;
+use wire::websocket::{Message, Role};
 
 use crate::accept::Bridge;
 use crate::directory::{Command, LiveControl, Order, Performed, Seat};
@@ -24,21 +24,24 @@ use crate::history::History;
 use crate::limits;
 use crate::metrics::{DropLabels, PeerLabels};
 use crate::net::DialError;
+use crate::outbox::{Outbox, Stalled};
 use crate::plan::{CallFact, CallPlan, Fact, HistoryItem, ToolAnswer, ToolRequest};
 use crate::record::{Recorder, Recording};
 use crate::ringing::{Prepared, Ringing};
 use crate::session::{self, Opening, Over, Session};
+use crate::socket::{Lost, Socket};
+use crate::spare::{self, Use};
 use crate::twilio::{Clear, Media, TwilioPrinter, parse_mark};
-use crate::writer::{Outbox, Stalled, writer};
 
-pub(crate) struct Driver<S> {
+pub(crate) struct Driver {
     bridge: Arc<Bridge>,
     plan: CallPlan,
     seat: Seat,
     started: Instant,
+    /// When the task was last woken, since the start: the time of everything it then does.
+    now: Duration,
     call: Call,
     actions: Vec<Action>,
-    caller: SplitStream<WebSocketStream<S>>,
     to_caller: Outbox<TwilioPrinter>,
     assistant: Assistant,
     /// Sessions begun in this stream.
@@ -46,19 +49,24 @@ pub(crate) struct Driver<S> {
     /// What a further session would have to know.
     history: History,
     recorder: Option<Recorder>,
-    tools: JoinSet<(String, Result<ToolAnswer, String>)>,
-    writers: JoinSet<()>,
+    tools: JoinSet<ToolAnswered>,
     /// Sessions that are being closed.
     closing: JoinSet<()>,
     allowance: Allowance,
     caller_faults: u32,
+    /// The caller's socket is not worth a polite close.
+    misbehaved: bool,
     /// Orders from outside that were performed, newest last.
     performed: VecDeque<String>,
-    audio: Vec<u8>,
+    /// Times woken by the caller's socket.
+    turns: u32,
     played: bool,
     /// What the caller hears goes through this.
     downlink: Chain,
 }
+
+/// A tool's id, and what it said.
+type ToolAnswered = (String, Result<ToolAnswer, String>);
 
 /// The assistant's side of the call.
 enum Assistant {
@@ -67,19 +75,40 @@ enum Assistant {
     Gone,
 }
 
-enum FromAssistant {
-    Opened(Result<Box<Session>, DialError>),
-    Message(Option<Result<Message, Error>>),
+/// What woke the task; several at a time, so that no side can keep the others waiting.
+#[derive(Default)]
+struct Woken {
+    caller: Option<Result<(), Lost>>,
+    assistant: Option<Result<(), Lost>>,
+    timer: bool,
+    seldom: Option<Box<Seldom>>,
 }
 
-impl Assistant {
-    /// Safe to drop at any time: nothing is lost between two polls.
-    async fn next(&mut self) -> FromAssistant {
-        match self {
-            Self::Opening(opening) => FromAssistant::Opened(opening.await),
-            Self::Open(session) => FromAssistant::Message(session.next().await),
-            Self::Gone => std::future::pending().await,
-        }
+/// What happens a few times in a call; boxed, because what happens with every frame is moved about.
+enum Seldom {
+    Command(Command),
+    Opened(Result<Box<Session>, DialError>),
+    /// A tool that panicked stays unanswered; the call's own deadline answers for it.
+    Tool(Option<ToolAnswered>),
+}
+
+/// Which sockets had something.
+#[derive(Clone, Copy)]
+struct Sockets {
+    caller: bool,
+    assistant: bool,
+}
+
+impl Woken {
+    /// The sockets that had something, if nothing else has happened.
+    fn only_sockets(&self) -> Option<Sockets> {
+        let (caller, assistant) = (matches!(self.caller, Some(Ok(()))), matches!(self.assistant, Some(Ok(()))));
+        let lost = matches!(self.caller, Some(Err(_))) || matches!(self.assistant, Some(Err(_)));
+        (!self.timer && self.seldom.is_none() && !lost).then_some(Sockets { caller, assistant })
+    }
+
+    fn is_awake(&self) -> bool {
+        self.timer || self.caller.is_some() || self.assistant.is_some() || self.seldom.is_some()
     }
 }
 
@@ -101,74 +130,189 @@ impl Allowance {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
-    pub(crate) fn new(
-        bridge: Arc<Bridge>,
-        mut plan: CallPlan,
-        socket: WebSocketStream<S>,
-        stream_sid: String,
-        seat: Seat,
-    ) -> Self {
-        let (sink, caller) = socket.split();
-        let mut writers = JoinSet::new();
-        let (to_caller, task) = writer(TwilioPrinter { stream_sid, name: String::with_capacity(24) }, sink, limits::CALLER_RING);
-        writers.spawn(task);
-        Self {
+impl Driver {
+    /// Boxed: a future would hold it several times over.
+    pub(crate) fn new(bridge: Arc<Bridge>, mut plan: CallPlan, stream_sid: String, seat: Seat) -> Box<Self> {
+        Box::new(Self {
             started: Instant::now(),
+            now: Duration::ZERO,
             call: Call::new(plan.config.clone()),
-            actions: Vec::with_capacity(32),
-            caller,
-            to_caller,
+            actions: Vec::new(),
+            to_caller: Outbox::new(TwilioPrinter::new(stream_sid), Role::Server, limits::CALLER_RING),
             assistant: Assistant::Gone,
             sessions: 0,
             history: History::new(std::mem::take(&mut plan.history)),
             recorder: plan.recording.as_deref().map(Recorder::start),
             tools: JoinSet::new(),
-            writers,
             closing: JoinSet::new(),
             allowance: Allowance { left: f64::from(limits::CALLER_MESSAGES_BURST), at: Duration::ZERO },
             caller_faults: 0,
+            misbehaved: false,
             performed: VecDeque::new(),
-            audio: Vec::with_capacity(256),
+            turns: 0,
             played: false,
             downlink: plan.sound.downlink(),
             bridge,
             plan,
             seat,
-        }
+        })
     }
 
     /// Runs the call to its end and leaves nothing behind.
-    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, ringing: Option<Ringing>) {
+    pub(crate) async fn run(
+        mut self: Box<Self>,
+        mut caller: Socket,
+        mut commands: mpsc::Receiver<Command>,
+        ringing: Option<Ringing>,
+    ) {
         tracing::info!("the stream has started");
         if let Some(path) = self.plan.recording.clone() {
             // Told at once: after a crash the file is there, and somebody must know of it.
             self.bridge.journal.record(self.fact(Fact::Recorded { path, length: Duration::ZERO, sha256: None }));
         }
         self.meet(ringing).await;
+        self.now = self.started.elapsed();
         self.input(Input::Tick);
-        let timer = sleep_until(self.started);
-        tokio::pin!(timer);
+        // What was read behind `start`.
+        self.listen(&mut caller);
+        let mut timer = pin!(sleep_until(self.started));
+        let mut last = None;
         while !self.call.is_ended() {
-            let deadline = self.call.deadline().map_or(self.started + session::LOOK_EVERY, |(at, _)| self.started + at);
-            let deadline = match &self.assistant {
-                Assistant::Open(session) => deadline.min(session.next_check()),
-                Assistant::Opening(_) | Assistant::Gone => deadline,
-            };
-            if timer.deadline() != deadline {
+            let deadline = self.deadline();
+            // Deadlines move on with every frame. A timer that rings too early is set again then, ten times a second instead
+            // of a hundred: setting it takes the clock's lock.
+            if timer.is_elapsed() || deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
+                last = None;
             }
-            tokio::select! {
-                biased;
-                Some(command) = commands.recv() => self.command(command),
-                message = self.caller.next() => self.caller_message(message),
-                event = self.assistant.next() => self.assistant_event(event),
-                Some(answered) = self.tools.join_next() => self.tool_answered(answered.ok()),
-                () = timer.as_mut() => self.input(Input::Tick),
+            // Right after a turn only what had something can have more: the others wake the task if they do.
+            let mut again = last;
+            let woken = poll_fn(|cx| match again.take() {
+                Some(again) => self.poll_again(cx, &mut caller, again),
+                None => self.poll(cx, &mut caller, &mut commands, timer.as_mut()),
+            });
+            let woken = woken.await;
+            self.now = self.started.elapsed();
+            last = woken.only_sockets();
+            self.handle(woken, &mut caller);
+            if !matches!(self.assistant, Assistant::Open(_)) || !self.tools.is_empty() {
+                // Something new may be waited for.
+                last = None;
             }
-            self.notice_dead_sockets();
         }
-        self.leave().await;
+        self.leave(caller).await;
+    }
+
+    /// When the call, or a look at the sockets, is due.
+    fn deadline(&self) -> Instant {
+        let due = self.call.deadline().map_or(self.started + session::LOOK_EVERY, |(at, _)| self.started + at);
+        let check = match &self.assistant {
+            Assistant::Open(session) => Some(session.next_check()),
+            Assistant::Opening(_) | Assistant::Gone => None,
+        };
+        [check, self.to_caller.patience()].into_iter().flatten().fold(due, Instant::min)
+    }
+
+    /// Writes what waits, then looks at everything that may have happened.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: &mut Socket,
+        commands: &mut mpsc::Receiver<Command>,
+        timer: Pin<&mut Sleep>,
+    ) -> Poll<Woken> {
+        let mut woken = Woken { timer: timer.poll(cx).is_ready(), ..Woken::default() };
+        let ready = |it: Poll<Result<(), Lost>>| if let Poll::Ready(it) = it { Some(it) } else { None };
+        woken.caller = match caller.poll_send(&mut self.to_caller, cx) {
+            Ok(()) => ready(caller.poll_receive(cx)),
+            Err(lost) => Some(Err(lost)),
+        };
+        if let Assistant::Open(session) = &mut self.assistant {
+            woken.assistant = ready(session.poll(cx));
+        }
+        if let Poll::Ready(seldom) = self.poll_seldom(cx, commands) {
+            woken.seldom = Some(Box::new(seldom));
+        }
+        if woken.is_awake() { Poll::Ready(woken) } else { Poll::Pending }
+    }
+
+    /// Writes what waits and reads on from the sockets that had something. Everything else was looked at since the task was woken,
+    /// and will wake it again.
+    fn poll_again(&mut self, cx: &mut Context<'_>, caller: &mut Socket, again: Sockets) -> Poll<Woken> {
+        let mut woken = Woken::default();
+        if let Err(lost) = caller.poll_send(&mut self.to_caller, cx) {
+            woken.caller = Some(Err(lost));
+        } else if again.caller
+            && let Poll::Ready(read) = caller.poll_receive(cx)
+        {
+            woken.caller = Some(read);
+        }
+        if let Assistant::Open(session) = &mut self.assistant {
+            if let Err(lost) = session.poll_send(cx) {
+                woken.assistant = Some(Err(lost));
+            } else if again.assistant
+                && let Poll::Ready(read) = session.poll_receive(cx)
+            {
+                woken.assistant = Some(read);
+            }
+        }
+        if woken.is_awake() { Poll::Ready(woken) } else { Poll::Pending }
+    }
+
+    fn poll_seldom(&mut self, cx: &mut Context<'_>, commands: &mut mpsc::Receiver<Command>) -> Poll<Seldom> {
+        if let Poll::Ready(Some(command)) = commands.poll_recv(cx) {
+            return Poll::Ready(Seldom::Command(command));
+        }
+        if let Assistant::Opening(opening) = &mut self.assistant
+            && let Poll::Ready(opened) = opening.poll_unpin(cx)
+        {
+            return Poll::Ready(Seldom::Opened(opened));
+        }
+        if !self.tools.is_empty()
+            && let Poll::Ready(Some(answered)) = self.tools.poll_join_next(cx)
+        {
+            return Poll::Ready(Seldom::Tool(answered.ok()));
+        }
+        Poll::Pending
+    }
+
+    fn handle(&mut self, woken: Woken, caller: &mut Socket) {
+        self.actions = spare::take_actions();
+        match woken.caller {
+            Some(Ok(())) => self.listen(caller),
+            Some(Err(lost)) => {
+                tracing::debug!(%lost, "the caller's socket was lost");
+                self.input(Input::CallerEnded(EndReason::CallerLost));
+            }
+            None => (),
+        }
+        match woken.assistant {
+            Some(Ok(())) => self.assistant_speaks(),
+            Some(Err(lost)) => {
+                if let Assistant::Open(session) = &self.assistant {
+                    let Over(reason) = session.lost(&lost);
+                    self.assistant_gone(reason);
+                }
+            }
+            None => (),
+        }
+        if let Some(seldom) = woken.seldom {
+            match *seldom {
+                Seldom::Command(command) => self.command(command),
+                Seldom::Opened(Ok(session)) => self.session_opened(session),
+                Seldom::Opened(Err(error)) => {
+                    tracing::error!(%error, "the assistant cannot be reached");
+                    self.assistant_gone(error.reason());
+                }
+                Seldom::Tool(Some(answered)) => self.tool_answered(answered),
+                Seldom::Tool(None) => (),
+            }
+        }
+        if woken.timer {
+            self.input(Input::Tick);
+            self.notice_dead_session();
+        }
+        spare::give_actions(std::mem::take(&mut self.actions));
     }
 
     /// Takes over the session that was opened while it rang, or opens one.
@@ -177,6 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
             Some(ringing) => ringing.claim().await,
             None => None,
         };
+        self.now = self.started.elapsed();
         match prepared {
             Some(Prepared::Opening(opening)) => {
                 self.sessions = 1;
@@ -198,13 +343,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         self.sessions += 1;
     }
 
-    fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-
     fn input(&mut self, input: Input<'_>) {
-        let now = self.now();
-        self.call.handle(now, input, &mut self.actions);
+        self.call.handle(self.now, input, &mut self.actions);
         self.perform();
     }
 
@@ -212,7 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         match command {
             Command::Drain => self.input(Input::Drain),
             Command::Supersede => self.input(Input::CallerEnded(EndReason::Superseded)),
-            Command::Order(order) => self.order(order),
+            Command::Order(order) => self.order(*order),
         }
     }
 
@@ -242,34 +382,55 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         let _ = done.send(Performed::Now);
     }
 
-    fn caller_message(&mut self, message: Option<Result<Message, Error>>) {
-        let now = self.now();
+    /// Takes in what was read from the caller's socket.
+    fn listen(&mut self, caller: &mut Socket) {
+        while !self.call.is_ended() {
+            match caller.message() {
+                Ok(Some(message)) => self.caller_message(message),
+                Ok(None) => {
+                    caller.rest();
+                    break;
+                }
+                Err(violation) => {
+                    self.caller_fault(&violation.to_string());
+                    return self.input(Input::CallerEnded(EndReason::CallerLost));
+                }
+            }
+        }
+        self.turns = self.turns.wrapping_add(1);
+        if self.is_timed() {
+            self.bridge.metrics.caller_to_assistant.observe((self.started.elapsed() - self.now).as_secs_f64());
+        }
+    }
+
+    fn caller_message(&mut self, message: Message<'_>) {
         let text = match message {
-            Some(Ok(Message::Text(text))) => text,
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return,
-            Some(Ok(Message::Binary(_))) => return self.caller_fault("a binary message"),
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return self.input(Input::CallerEnded(EndReason::CallerLost)),
+            Message::Text(text) => text,
+            Message::Ping(content) => return self.to_caller.pong(content),
+            Message::Pong => return,
+            Message::Binary(_) => return self.caller_fault("a binary message"),
+            Message::Close(..) => return self.input(Input::CallerEnded(EndReason::CallerLost)),
         };
-        if !self.allowance.take(now) {
+        if !self.allowance.take(self.now) {
             tracing::warn!("the caller's socket sends more than any telephone does");
+            self.misbehaved = true;
             return self.input(Input::CallerEnded(EndReason::CallerMisbehaved));
         }
-        match FromTwilio::parse(&text) {
+        match FromTwilio::parse(text) {
             Ok(FromTwilio::Media { payload, .. }) => {
-                if wire::audio::decode(&payload, &mut self.audio).is_err() {
+                let mut audio = spare::take(Use::Decoded);
+                if wire::audio::decode(&payload, &mut audio).is_err() {
                     return self.caller_fault("audio that is not base64");
                 }
-                let audio = std::mem::take(&mut self.audio);
                 for frame in Frame::cut(&audio) {
                     self.bridge.metrics.caller_frames.inc();
                     if let Some(recorder) = &mut self.recorder {
                         recorder.caller(&frame);
                     }
-                    self.call.handle(now, Input::CallerAudio(frame), &mut self.actions);
+                    self.call.handle(self.now, Input::CallerAudio(frame), &mut self.actions);
                 }
-                self.audio = audio;
+                spare::give(Use::Decoded, audio);
                 self.perform();
-                self.bridge.metrics.caller_to_assistant.observe((self.now() - now).as_secs_f64());
             }
             Ok(FromTwilio::Mark { name }) => match parse_mark(&name) {
                 Some(mark) => self.input(Input::MarkPlayed(mark)),
@@ -290,37 +451,40 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         self.bridge.metrics.faults.get_or_create(&PeerLabels { peer: "twilio" }).inc();
         tracing::warn!(problem, faults = self.caller_faults, "the caller's socket broke its protocol");
         if self.caller_faults >= limits::CALLER_FAULTS_MAX {
+            self.misbehaved = true;
             self.input(Input::CallerEnded(EndReason::CallerMisbehaved));
         }
     }
 
-    fn assistant_event(&mut self, event: FromAssistant) {
-        match event {
-            FromAssistant::Opened(Ok(mut session)) => {
-                let begun = session.begin();
-                self.assistant = Assistant::Open(session);
-                if let Err(Over(reason)) = begun {
-                    self.assistant_gone(reason);
-                }
-            }
-            FromAssistant::Opened(Err(error)) => {
-                tracing::error!(%error, "the assistant cannot be reached");
-                self.assistant_gone(error.reason());
-            }
-            FromAssistant::Message(message) => self.assistant_message(message),
+    fn session_opened(&mut self, mut session: Box<Session>) {
+        let begun = session.begin();
+        self.assistant = Assistant::Open(session);
+        if let Err(Over(reason)) = begun {
+            self.assistant_gone(reason);
         }
     }
 
-    fn assistant_message(&mut self, message: Option<Result<Message, Error>>) {
-        let now = self.now();
-        let Assistant::Open(session) = &mut self.assistant else { return };
-        let (call, actions) = (&mut self.call, &mut self.actions);
-        let received = session.receive(message, &mut |input| call.handle(now, input, actions));
-        self.perform();
-        self.bridge.metrics.assistant_to_caller.observe((self.now() - now).as_secs_f64());
-        if let Err(Over(reason)) = received {
-            self.assistant_gone(reason);
+    /// Takes in what was read from the provider's socket.
+    fn assistant_speaks(&mut self) {
+        let (now, at) = (self.now, self.started + self.now);
+        while let Assistant::Open(session) = &mut self.assistant {
+            let (call, actions) = (&mut self.call, &mut self.actions);
+            let taken = session.take(at, &mut |input| call.handle(now, input, actions));
+            self.perform();
+            match taken {
+                Ok(true) => (),
+                Ok(false) => break,
+                Err(Over(reason)) => return self.assistant_gone(reason),
+            }
         }
+        if self.is_timed() {
+            self.bridge.metrics.assistant_to_caller.observe((self.started.elapsed() - self.now).as_secs_f64());
+        }
+    }
+
+    /// One turn in sixteen is timed: a clock and a lock cost a tenth of what they would measure.
+    fn is_timed(&self) -> bool {
+        self.turns.is_multiple_of(16)
     }
 
     /// The provider's session is over: its socket is closed, the call decides what follows.
@@ -337,25 +501,18 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
         }
     }
 
-    fn tool_answered(&mut self, answered: Option<(String, Result<ToolAnswer, String>)>) {
-        // A tool that panicked stays unanswered; the call's own deadline answers for it.
-        if let Some((id, answer)) = answered {
-            let failed = answer.is_err();
-            let answer = answer.unwrap_or_else(ToolAnswer::from);
-            let effect = answer.effect.as_ref().map(|it| it.as_effect());
-            self.input(Input::ToolFinished { id: &id, output: &answer.output, failed, effect });
-        }
+    fn tool_answered(&mut self, (id, answer): ToolAnswered) {
+        let failed = answer.is_err();
+        let answer = answer.unwrap_or_else(ToolAnswer::from);
+        let effect = answer.effect.as_ref().map(|it| it.as_effect());
+        self.input(Input::ToolFinished { id: &id, output: &answer.output, failed, effect });
     }
 
-    /// A writer that ended without being told to has lost its peer; a socket may be half open.
-    fn notice_dead_sockets(&mut self) {
-        if self.call.is_ended() {
-            return;
-        }
-        if self.to_caller.is_gone() {
-            self.input(Input::CallerEnded(EndReason::CallerLost));
-        } else if let Assistant::Open(session) = &mut self.assistant
-            && session.is_dead(Instant::now())
+    /// A provider's socket may be half open.
+    fn notice_dead_session(&mut self) {
+        if let Assistant::Open(session) = &mut self.assistant
+            && !self.call.is_ended()
+            && session.is_dead(self.started + self.now)
         {
             self.assistant_gone(EndReason::AssistantLost);
         }
@@ -378,14 +535,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
     fn act(&mut self, action: Action) -> Result<(), Stalled> {
         match action {
             Action::SendToAssistant(frame) => {
-                if let Assistant::Open(session) = &self.assistant {
+                if let Assistant::Open(session) = &mut self.assistant {
                     session.hear(frame);
                 }
             }
             Action::PlayToCaller(frame) => {
                 // Silence that only carries a background sound is no first audio.
                 if frame != Frame::SILENCE && !std::mem::replace(&mut self.played, true) {
-                    self.bridge.metrics.first_audio.observe(self.now().as_secs_f64());
+                    self.bridge.metrics.first_audio.observe(self.now.as_secs_f64());
                 }
                 self.bridge.metrics.played_frames.inc();
                 let frame = self.enhanced(frame);
@@ -460,18 +617,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
     }
 
     /// Closes both legs together: what is queued goes out, both close handshakes finish, within a bound.
-    async fn leave(mut self) {
+    async fn leave(mut self: Box<Self>, mut caller: Socket) {
         self.count_dropped("caller", self.to_caller.dropped());
         self.close_session();
         self.tools.abort_all();
-        let closing = async {
-            while self.writers.join_next().await.is_some() {}
-            // Unread messages would turn the close into a reset, and the peer would never see its code.
-            let caller = async { while let Some(Ok(_)) = self.caller.next().await {} };
-            let assistant = async { while self.closing.join_next().await.is_some() {} };
-            futures::future::join(caller, assistant).await;
-        };
-        let _ = timeout(limits::CLOSE_TIMEOUT, closing).await;
+        let caller = caller.close(&mut self.to_caller, 1000, "");
+        let assistant = async { while self.closing.join_next().await.is_some() {} };
+        let patience = if self.misbehaved { limits::RUDE_CLOSE_TIMEOUT } else { limits::CLOSE_TIMEOUT };
+        let _ = timeout(patience, futures::future::join(caller, assistant)).await;
         if let Some(recorder) = self.recorder.take()
             && let Some(Recording { path, length, sha256 }) = recorder.finish().await
         {

@@ -10,14 +10,17 @@ mod history;
 pub mod limits;
 mod metrics;
 pub mod net;
+mod outbox;
+mod pace;
 mod plan;
 mod providers;
 mod record;
 mod ringing;
 mod session;
+mod socket;
+mod spare;
 mod twilio;
 mod uplink;
-mod writer;
 
 pub use accept::Bridge;
 pub use directory::{Directory, LiveControl, NotPerformed, Performed, Refusal, StreamToken};

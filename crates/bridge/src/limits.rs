@@ -24,16 +24,14 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(60);
 pub const END_LIFE: Duration = Duration::from_secs(600);
 /// Longest time for connecting to a provider, TLS and upgrade included.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
-/// Longest time for the writers to send what they hold when a call is over.
+/// Longest time for sending what waits, and for the peer's close, when a call is over.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same for a socket that floods or sends garbage: it would not answer a close, and must not go on sending.
+pub const RUDE_CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Largest message from Twilio: a frame has 400 bytes, `start` has a few parameters of 500.
 pub const CALLER_MESSAGE_BYTES: usize = 64 * 1024;
 /// Largest message from a provider: 60 s of PCM at 24 kHz in base64 are 3.8 MB.
 pub const ASSISTANT_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// Socket buffers: memory per call counts, and a frame has 400 bytes.
-pub const READ_BUFFER_BYTES: usize = 4096;
-/// Bytes a socket may hold unsent before its peer counts as stalled.
-pub const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 /// Messages a second from Twilio, sustained: four times the real rate.
 pub const CALLER_MESSAGES_PER_SECOND: u32 = 200;
 /// Messages from Twilio in one burst, after a stall of the network.

@@ -6,20 +6,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use call::EndReason;
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, http as ws_http};
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use url::Url;
+use wire::websocket::Role;
 
 use crate::breaker::Rest;
 use crate::limits;
+use crate::socket::Socket;
 
 /// A connected byte stream.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -115,66 +118,86 @@ fn target(url: &Url) -> Result<(String, u16, bool), DialError> {
     Ok((host, port, tls))
 }
 
-/// Opens a WebSocket. `headers` are added to the upgrade.
-pub(crate) async fn websocket(net: &dyn Connect, url: &Url, headers: HeaderMap) -> Result<WebSocketStream<BoxIo>, DialError> {
-    let (host, port, tls) = target(url)?;
-    let unreachable = |problem: String| DialError::Unreachable { host: host.clone(), problem };
-    let io = net.connect(&host, port, tls).await.map_err(|error| unreachable(error.to_string()))?;
-    let mut request = url
-        .as_str()
-        .into_client_request()
-        .map_err(|error| DialError::Address { host: host.clone(), problem: error.to_string() })?;
-    for (name, value) in headers {
-        if let Some(name) = name {
-            request.headers_mut().insert(name, value);
+/// A request under way on a connection of its own.
+struct Exchange {
+    host: String,
+    response: Response<Incoming>,
+    connection: AbortHandle,
+}
+
+impl Exchange {
+    /// Sends a `GET` with these headers.
+    async fn get(net: &dyn Connect, url: &Url, mut headers: HeaderMap) -> Result<Self, DialError> {
+        let (host, port, tls) = target(url)?;
+        let unreachable = |problem: String| DialError::Unreachable { host: host.clone(), problem };
+        let io = net.connect(&host, port, tls).await.map_err(|error| unreachable(error.to_string()))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|error| unreachable(error.to_string()))?;
+        let connection = tokio::spawn(connection.with_upgrades()).abort_handle();
+        let authority = url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
+        let authority = authority
+            .parse()
+            .map_err(|_| DialError::Address { host: host.clone(), problem: "its name is no host name".into() })?;
+        headers.insert(header::HOST, authority);
+        let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+        let mut request = Request::get(path)
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| DialError::Address { host: host.clone(), problem: error.to_string() })?;
+        *request.headers_mut() = headers;
+        match sender.send_request(request).await {
+            Ok(response) => Ok(Self { host, response, connection }),
+            Err(error) => {
+                connection.abort();
+                Err(unreachable(error.to_string()))
+            }
         }
-    }
-    let config = socket_config(limits::ASSISTANT_MESSAGE_BYTES);
-    match tokio_tungstenite::client_async_with_config(request, io, Some(config)).await {
-        Ok((socket, _)) => Ok(socket),
-        Err(tungstenite::Error::Http(response)) => {
-            let status: ws_http::StatusCode = response.status();
-            Err(DialError::Refused { host, status })
-        }
-        Err(error) => Err(unreachable(error.to_string())),
     }
 }
 
-/// Buffers and limits of a call's sockets.
-pub(crate) fn socket_config(message_bytes: usize) -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(limits::READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(limits::WRITE_BUFFER_BYTES)
-        .max_message_size(Some(message_bytes))
-        .max_frame_size(Some(message_bytes))
+/// Opens a WebSocket. `headers` are added to the upgrade.
+pub(crate) async fn websocket(net: &dyn Connect, url: &Url, mut headers: HeaderMap) -> Result<Socket, DialError> {
+    let key = generate_key();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::try_from(&key).expect("it is base64"));
+    let Exchange { host, response, connection } = Exchange::get(net, url, headers).await?;
+    let problem = |problem: &str| DialError::Unreachable { host: host.clone(), problem: problem.to_owned() };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        connection.abort();
+        return Err(DialError::Refused { host, status: response.status() });
+    }
+    let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+    if accept != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
+        connection.abort();
+        return Err(problem("it answered the upgrade of somebody else"));
+    }
+    if response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
+        connection.abort();
+        return Err(problem("it insists on an extension that was not offered"));
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(|error| problem(&error.to_string()))?;
+    let (io, early) = unwrap(upgraded);
+    Ok(Socket::new(io, Role::Client, limits::ASSISTANT_MESSAGE_BYTES, &early))
+}
+
+/// The connection itself and what was read ahead, instead of the wrappers that hyper has around both: every byte of a call
+/// would go through them.
+pub fn unwrap(upgraded: Upgraded) -> (BoxIo, Bytes) {
+    match upgraded.downcast::<TokioIo<BoxIo>>() {
+        Ok(parts) => (parts.io.into_inner(), parts.read_buf),
+        Err(upgraded) => (Box::new(TokioIo::new(upgraded)), Bytes::new()),
+    }
 }
 
 /// `GET`, with a small answer.
-pub(crate) async fn get(net: &dyn Connect, url: &Url, mut headers: HeaderMap) -> Result<Bytes, DialError> {
-    let (host, port, tls) = target(url)?;
-    let unreachable = |problem: String| DialError::Unreachable { host: host.clone(), problem };
-    let answer = |problem: String| DialError::Answer { host: host.clone(), problem };
-    let io = net.connect(&host, port, tls).await.map_err(|error| unreachable(error.to_string()))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|error| unreachable(error.to_string()))?;
-    let connection = tokio::spawn(connection);
-    let authority = url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
-    let authority =
-        authority.parse().map_err(|_| DialError::Address { host: host.clone(), problem: "its name is no host name".into() })?;
-    headers.insert(header::HOST, authority);
-    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(|error| answer(error.to_string()))?;
-    *request.headers_mut() = headers;
-    let response = sender.send_request(request).await.map_err(|error| unreachable(error.to_string()));
-    let result = match response {
-        Ok(response) if response.status() == StatusCode::OK => Limited::new(response.into_body(), limits::REST_ANSWER_BYTES)
-            .collect()
-            .await
-            .map(|it| it.to_bytes())
-            .map_err(|error| answer(error.to_string())),
-        Ok(response) => Err(DialError::Refused { host: host.clone(), status: response.status() }),
-        Err(error) => Err(error),
+pub(crate) async fn get(net: &dyn Connect, url: &Url, headers: HeaderMap) -> Result<Bytes, DialError> {
+    let Exchange { host, response, connection } = Exchange::get(net, url, headers).await?;
+    let result = if response.status() == StatusCode::OK {
+        let body = Limited::new(response.into_body(), limits::REST_ANSWER_BYTES).collect().await;
+        body.map(|it| it.to_bytes()).map_err(|error| DialError::Answer { host, problem: error.to_string() })
+    } else {
+        Err(DialError::Refused { host, status: response.status() })
     };
     connection.abort();
     result
@@ -183,11 +206,14 @@ pub(crate) async fn get(net: &dyn Connect, url: &Url, mut headers: HeaderMap) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::Outbox;
+    use crate::uplink::{UplinkControl, UplinkPrinter};
     use futures::{SinkExt as _, StreamExt as _};
+    use media::enhance::Chain;
     use rustls::pki_types::PrivatePkcs8KeyDer;
+    use std::future::poll_fn;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
-    use tokio_tungstenite::tungstenite::Message;
 
     /// A TLS server for `localhost` with a certificate of its own; runs `session` on the first connection.
     async fn server<F>(
@@ -232,8 +258,15 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, "Bearer x".parse().unwrap());
         let mut socket = websocket(&Internet::trusting(&[certificate]), &url("wss", port), headers).await.unwrap();
-        socket.send(Message::text("hello")).await.unwrap();
-        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+        let mut outbox = Outbox::new(UplinkPrinter::new(wire::openai::print_append, Chain::default()), Role::Client, 1);
+        outbox.control(UplinkControl::Text("hello".into())).unwrap();
+        let echoed = poll_fn(|cx| {
+            socket.poll_send(&mut outbox, cx).unwrap();
+            socket.poll_receive(cx)
+        });
+        echoed.await.unwrap();
+        assert_eq!(socket.message(), Ok(Some(wire::websocket::Message::Text("hello"))));
+        socket.close(&mut outbox, 1000, "").await;
     }
 
     #[tokio::test]

@@ -127,21 +127,20 @@ async fn prepare(mut opening: Opening, prompt: Prompt, mut claimed: oneshot::Rec
                 session.close().await;
                 return None;
             }
-            message = session.next(), if room => {
-                let mut came = Vec::new();
-                let received = session.receive(message, &mut |input| came.extend(Early::of(input)));
-                for it in came {
-                    kept += it.bytes();
-                    // The opening is asked for at once: it will be there before the caller is.
-                    if let Early::Ready { .. } = it {
-                        session.perform(&Action::RequestResponse(prompt.clone())).ok()?;
-                        early.push(Early::Ready { opened: true });
-                    } else {
-                        early.push(it);
+            read = session.next(), if room => {
+                read.map_err(|lost| session.lost(&lost)).ok()?;
+                let (mut came, now) = (Vec::new(), Instant::now());
+                while session.take(now, &mut |input| came.extend(Early::of(input))).ok()? {
+                    for it in came.drain(..) {
+                        kept += it.bytes();
+                        // The opening is asked for at once: it will be there before the caller is.
+                        if let Early::Ready { .. } = it {
+                            session.perform(&Action::RequestResponse(prompt.clone())).ok()?;
+                            early.push(Early::Ready { opened: true });
+                        } else {
+                            early.push(it);
+                        }
                     }
-                }
-                if received.is_err() {
-                    return None;
                 }
             }
             () = tokio::time::sleep(LOOK_EVERY) => {

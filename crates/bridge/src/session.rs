@@ -1,33 +1,31 @@
 //! One open session with a provider: its socket, its queue, its mapper.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use call::{Action, EndReason, Input};
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use futures::stream::SplitStream;
 use media::Frame;
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_util::task::AbortOnDropHandle;
+use wire::websocket::{Message, Role};
 
 use crate::accept::Bridge;
 use crate::assistant::{Beginning, Fault, Mapper};
 use crate::limits;
 use crate::metrics::{FailureLabels, PeerLabels};
-use crate::net::{BoxIo, DialError};
+use crate::net::DialError;
+use crate::outbox::{Outbox, Stalled};
 use crate::plan::{AssistantPlan, CallPlan, HistoryItem};
+use crate::socket::{Lost, Socket};
 use crate::uplink::{Uplink, UplinkPrinter};
-use crate::writer::{Stalled, writer};
 
 pub(crate) struct Session {
     pub(crate) peer: &'static str,
     account: String,
-    read: SplitStream<WebSocketStream<BoxIo>>,
+    socket: Socket,
     outbox: Uplink,
-    writer: AbortOnDropHandle<()>,
     mapper: Box<dyn Mapper>,
     /// Broken messages so far.
     faults: u32,
@@ -67,17 +65,15 @@ pub(crate) fn open(bridge: Arc<Bridge>, plan: &CallPlan, candidate: usize, numbe
                 return Err(DialError::Unreachable { host, problem: "it did not answer in time".into() });
             }
         };
-        let (sink, read) = socket.split();
-        let (outbox, task) = writer(UplinkPrinter::new(provider.print_audio(), chain), sink, limits::ASSISTANT_RING);
+        let outbox = Outbox::new(UplinkPrinter::new(provider.print_audio(), chain), Role::Client, limits::ASSISTANT_RING);
         let history = history.into_iter().rev().take(limits::HISTORY_MAX).rev().collect();
         // Numbers of two sessions never meet: a provider's own are far below this.
         let beginning = Beginning { call, history, tools, metrics: bridge.metrics.clone(), first_number: number << 40 };
         let session = Session {
             peer,
             account,
-            read,
+            socket,
             outbox,
-            writer: AbortOnDropHandle::new(tokio::spawn(task)),
             mapper: provider.mapper(beginning),
             faults: 0,
             ready: false,
@@ -96,34 +92,61 @@ pub(crate) struct Over(pub(crate) EndReason);
 impl Session {
     /// Says the first words.
     pub(crate) fn begin(&mut self) -> Result<(), Over> {
-        let opened = self.mapper.opened(&self.outbox);
+        let opened = self.mapper.opened(&mut self.outbox);
         opened.or_else(|fault| self.fault(fault))
     }
 
-    /// Waits for what comes next. Safe to drop at any time: nothing is lost between two polls.
-    pub(crate) async fn next(&mut self) -> Option<Result<Message, Error>> {
-        self.read.next().await
+    /// Writes what waits, then reads what has come. Ready when there is something to [`take`](Self::take), or the socket is
+    /// lost.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        self.poll_send(cx)?;
+        self.poll_receive(cx)
     }
 
-    /// Takes in what came; inputs go to `call` in order.
-    pub(crate) fn receive(
-        &mut self,
-        message: Option<Result<Message, Error>>,
-        call: &mut dyn FnMut(Input<'_>),
-    ) -> Result<(), Over> {
-        self.heard = Instant::now();
+    /// Writes what waits, as far as the provider takes it.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
+        self.socket.poll_send(&mut self.outbox, cx)
+    }
+
+    /// Reads what has come.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        self.socket.poll_receive(cx)
+    }
+
+    /// Waits for what comes next. Safe to drop at any time: nothing is lost between two polls.
+    pub(crate) async fn next(&mut self) -> Result<(), Lost> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// The socket was lost.
+    pub(crate) fn lost(&self, lost: &Lost) -> Over {
+        if let Lost::Closed = lost {
+            return self.over(self.mapper.closed(None, ""), "lost");
+        }
+        tracing::warn!(peer = self.peer, error = %lost, "the provider's socket was lost");
+        self.over(EndReason::AssistantLost, if let Lost::Stalled = lost { "stalled" } else { "lost" })
+    }
+
+    /// Takes in the next message of what was read; inputs go to `call` in order. `false` when there is none.
+    pub(crate) fn take(&mut self, now: Instant, call: &mut dyn FnMut(Input<'_>)) -> Result<bool, Over> {
+        let message = match self.socket.message() {
+            Ok(Some(message)) => message,
+            Ok(None) => {
+                self.socket.rest();
+                return Ok(false);
+            }
+            Err(violation) => return Err(self.lost(&violation.into())),
+        };
+        self.heard = now;
         self.pinged = None;
         let result = match message {
-            Some(Ok(Message::Text(text))) => {
+            Message::Text(text) => {
                 let mut became_ready = false;
-                let result = self.mapper.receive(
-                    &text,
-                    &mut |input| {
-                        became_ready |= matches!(input, Input::AssistantReady { .. });
-                        call(input);
-                    },
-                    &self.outbox,
-                );
+                let mut input = |input: Input<'_>| {
+                    became_ready |= matches!(input, Input::AssistantReady { .. });
+                    call(input);
+                };
+                let result = self.mapper.receive(text, &mut input, &mut self.outbox);
                 if became_ready {
                     self.ready = true;
                     self.bridge.breakers.succeeded(&self.account);
@@ -131,25 +154,19 @@ impl Session {
                 }
                 result
             }
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
-            Some(Ok(Message::Binary(_))) => Err(Fault::Malformed("a binary message".into())),
-            Some(Ok(Message::Close(frame))) => {
-                let code = frame.as_ref().map(|it| u16::from(it.code));
-                let said = frame.as_ref().map_or("", |it| it.reason.as_str());
+            Message::Ping(content) => {
+                self.outbox.pong(content);
+                Ok(())
+            }
+            Message::Pong => Ok(()),
+            Message::Binary(_) => Err(Fault::Malformed("a binary message".into())),
+            Message::Close(code, said) => {
                 let reason = self.mapper.closed(code, said);
                 tracing::info!(peer = self.peer, code, said, %reason, "the provider closed the session");
                 return Err(self.over(reason, "closed"));
             }
-            Some(Err(error)) => {
-                tracing::warn!(peer = self.peer, %error, "the provider's socket was lost");
-                return Err(self.over(EndReason::AssistantLost, "lost"));
-            }
-            None => {
-                let reason = self.mapper.closed(None, "");
-                return Err(self.over(reason, "lost"));
-            }
         };
-        result.or_else(|fault| self.fault(fault))
+        result.or_else(|fault| self.fault(fault)).map(|()| true)
     }
 
     fn fault(&mut self, fault: Fault) -> Result<(), Over> {
@@ -182,17 +199,16 @@ impl Session {
     }
 
     /// Caller audio; the oldest gives way when the provider does not keep up.
-    pub(crate) fn hear(&self, frame: Frame) {
+    pub(crate) fn hear(&mut self, frame: Frame) {
         self.outbox.media(frame);
     }
 
     /// Performs what the call wants of the provider.
     pub(crate) fn perform(&mut self, action: &Action) -> Result<(), Stalled> {
-        self.mapper.perform(action, &self.outbox)
+        self.mapper.perform(action, &mut self.outbox)
     }
 
-    /// Whether the socket is dead: its writer ended, or a ping stayed unanswered. A ping is sent when nothing has come for a
-    /// while.
+    /// Whether the socket is dead: a ping stayed unanswered. One is sent when nothing has come for a while.
     pub(crate) fn is_dead(&mut self, now: Instant) -> bool {
         if self.pinged.is_some_and(|it| now.duration_since(it) >= limits::PONG_TIMEOUT) {
             tracing::warn!(peer = self.peer, "the provider's socket is half open: a ping was not answered");
@@ -202,17 +218,13 @@ impl Session {
             self.outbox.ping();
             self.pinged = Some(now);
         }
-        self.outbox.is_gone()
+        false
     }
 
-    /// When [`is_dead`](Self::is_dead) should be asked at the latest.
+    /// When [`is_dead`](Self::is_dead) should be asked, and the socket be polled, at the latest.
     pub(crate) fn next_check(&self) -> Instant {
-        self.pinged.map_or(self.heard + limits::PING_EVERY, |it| it + limits::PONG_TIMEOUT)
-    }
-
-    /// Asks for the close of the socket; what is queued goes out first.
-    pub(crate) fn say_goodbye(&self) {
-        self.outbox.close(1000, "");
+        let check = self.pinged.map_or(self.heard + limits::PING_EVERY, |it| it + limits::PONG_TIMEOUT);
+        self.outbox.patience().map_or(check, |it| it.min(check))
     }
 
     /// Frames that gave way so far.
@@ -222,12 +234,7 @@ impl Session {
 
     /// Closes the socket: what is queued goes out, and the provider sees a close and not a reset; within a bound.
     pub(crate) async fn close(mut self: Box<Self>) {
-        self.say_goodbye();
-        let closing = async {
-            let _ = (&mut self.writer).await;
-            while let Some(Ok(_)) = self.read.next().await {}
-        };
-        let _ = timeout(limits::CLOSE_TIMEOUT, closing).await;
+        let _ = timeout(limits::CLOSE_TIMEOUT, self.socket.close(&mut self.outbox, 1000, "")).await;
     }
 }
 

@@ -3,7 +3,7 @@
 use call::Mark;
 use media::Frame;
 
-use crate::writer::Printer;
+use crate::outbox::Printer;
 
 /// `<Parameter>` with the single-use token.
 pub const TOKEN_PARAMETER: &str = "token";
@@ -20,8 +20,14 @@ pub(crate) enum Media {
 pub(crate) struct Clear;
 
 pub(crate) struct TwilioPrinter {
-    pub(crate) stream_sid: String,
-    pub(crate) name: String,
+    stream_sid: String,
+    name: String,
+}
+
+impl TwilioPrinter {
+    pub(crate) fn new(stream_sid: String) -> Self {
+        Self { stream_sid, name: String::new() }
+    }
 }
 
 impl Printer for TwilioPrinter {

@@ -3,7 +3,8 @@
 use media::enhance::Chain;
 use media::{Format, Frame, Rate, Transcoder};
 
-use crate::writer::{Outbox, Printer};
+use crate::outbox::{Outbox, Printer};
+use crate::spare::{self, Use};
 
 /// The queue towards a provider.
 pub(crate) type Uplink = Outbox<UplinkPrinter>;
@@ -19,9 +20,7 @@ pub(crate) enum UplinkControl {
 /// Enhances caller frames where that is wanted, converts them to the provider's format and prints them.
 pub(crate) struct UplinkPrinter {
     chain: Chain,
-    pcm: Vec<u8>,
     transcoder: Transcoder,
-    converted: Vec<u8>,
     print: fn(&mut String, &[u8]),
 }
 
@@ -29,7 +28,7 @@ impl UplinkPrinter {
     /// `print` replaces its first argument by the message that carries the audio.
     pub(crate) fn new(print: fn(&mut String, &[u8]), chain: Chain) -> Self {
         let transcoder = uplink_transcoder(&chain, Format::Ulaw8k);
-        Self { chain, pcm: Vec::new(), transcoder, converted: Vec::with_capacity(960), print }
+        Self { chain, transcoder, print }
     }
 }
 
@@ -42,15 +41,17 @@ impl Printer for UplinkPrinter {
             (self.print)(out, frame.ulaw());
             return true;
         }
-        self.converted.clear();
+        let mut converted = spare::take(Use::Converted);
         if self.chain.is_empty() {
-            self.transcoder.push(frame.ulaw(), &mut self.converted);
+            self.transcoder.push(frame.ulaw(), &mut converted);
         } else {
-            self.pcm.clear();
-            self.pcm.extend(self.chain.process(&frame).iter().flat_map(|it| it.to_le_bytes()));
-            self.transcoder.push(&self.pcm, &mut self.converted);
+            let mut pcm = spare::take(Use::Decoded);
+            pcm.extend(self.chain.process(&frame).iter().flat_map(|it| it.to_le_bytes()));
+            self.transcoder.push(&pcm, &mut converted);
+            spare::give(Use::Decoded, pcm);
         }
-        (self.print)(out, &self.converted);
+        (self.print)(out, &converted);
+        spare::give(Use::Converted, converted);
         true
     }
 

@@ -9,6 +9,7 @@ use bridge::{
     AssistantPlan, Bridge, CallFact, CallId, CallPlan, Connect, Fact, Journal, Metrics, OpenAiPlan, ToolAnswer, ToolDefinition,
     ToolRequest, Tools,
 };
+use bytes::Bytes;
 use call::{CallConfig, EndReason, Event};
 use futures::future::BoxFuture;
 use futures::{SinkExt as _, StreamExt as _};
@@ -70,7 +71,7 @@ fn plan(call: &str) -> CallPlan {
 async fn stream(bridge: &Arc<Bridge>, call: &str) -> WebSocketStream<DuplexStream> {
     let token = bridge.expect(plan(call)).unwrap();
     let (near, far) = duplex(65_536);
-    bridge.accept(async move { Some(far) });
+    bridge.accept(async move { Some((Box::new(far) as BoxIo, Bytes::new())) });
     let mut socket = WebSocketStream::from_raw_socket(near, Role::Client, Option::None).await;
     let start = format!(
         r#"{{"event":"start","start":{{"accountSid":"AC1","streamSid":"MZ1","callSid":"CA{call}","mediaFormat":{{"encoding":"audio/x-mulaw","sampleRate":8000}},"customParameters":{{"call":"{call}","token":"{}"}}}}}}"#,

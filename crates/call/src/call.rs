@@ -180,7 +180,7 @@ impl Call {
             patient: false,
             opening_held: config.callee_first.is_some(),
             heard_something: false,
-            orders: Vec::with_capacity(32),
+            orders: Vec::new(),
             config,
         }
     }

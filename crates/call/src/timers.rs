@@ -63,30 +63,68 @@ impl Timer {
     ];
 }
 
-/// At most one deadline per timer.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Timers([Option<Duration>; Timer::ALL.len()]);
+/// At most one deadline per timer. The earliest is kept at hand: it is asked for several times a frame, and changes seldom.
+#[derive(Clone, Debug)]
+pub(crate) struct Timers {
+    /// [`NEVER`] where none is set.
+    at: [Duration; Timer::ALL.len()],
+    /// Place of the earliest; of equal ones the first in the order of [`Timer`].
+    earliest: usize,
+}
+
+const NEVER: Duration = Duration::MAX;
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self { at: [NEVER; Timer::ALL.len()], earliest: 0 }
+    }
+}
 
 impl Timers {
     pub(crate) fn set(&mut self, timer: Timer, at: Option<Duration>) {
-        self.0[timer as usize] = at;
+        let (place, at) = (timer as usize, at.unwrap_or(NEVER));
+        let before = std::mem::replace(&mut self.at[place], at);
+        if (at, place) < (self.at[self.earliest], self.earliest) {
+            self.earliest = place;
+        } else if place == self.earliest && at > before {
+            self.earliest = (0..self.at.len()).min_by_key(|it| self.at[*it]).unwrap_or(0);
+        }
     }
 
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
-        self.0[timer as usize].is_some()
+        self.at[timer as usize] != NEVER
     }
 
     /// The earliest deadline; of equal ones the first in the order of [`Timer`].
     pub(crate) fn next(&self) -> Option<(Duration, Timer)> {
-        Timer::ALL.into_iter().filter_map(|timer| Some((self.0[timer as usize]?, timer))).min()
+        let at = self.at[self.earliest];
+        (at != NEVER).then(|| (at, Timer::ALL[self.earliest]))
     }
 
     /// Removes and returns the earliest deadline that `now` has reached.
     pub(crate) fn expired(&mut self, now: Duration) -> Option<Timer> {
         let (at, timer) = self.next()?;
         (at <= now).then(|| {
-            self.0[timer as usize] = None;
+            self.set(timer, None);
             timer
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_earliest_is_always_known(steps in prop::collection::vec((0..Timer::ALL.len(), prop::option::of(0_u64..20)), 1..200)) {
+            let mut timers = Timers::default();
+            for (place, at) in steps {
+                timers.set(Timer::ALL[place], at.map(Duration::from_millis));
+                let all = Timer::ALL.into_iter().filter(|it| timers.is_set(*it)).map(|it| (timers.at[it as usize], it));
+                prop_assert_eq!(timers.next(), all.min());
+            }
+        }
     }
 }

@@ -37,6 +37,8 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
     let mut reasons = Vec::new();
     if directory.is_draining() {
         reasons.push("shutting down");
+    } else if directory.is_late() {
+        reasons.push("the processors do not keep up with the calls");
     } else if !directory.is_open() {
         reasons.push("every place is taken");
     }

@@ -4,7 +4,6 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use twilio::Body;
 
@@ -25,7 +24,7 @@ pub(crate) async fn upgrade(State(app): State<App>, request: Request) -> Respons
     let Some(upgraded) = parts.extensions.remove::<OnUpgrade>() else {
         return problem(StatusCode::UPGRADE_REQUIRED, "this connection cannot be upgraded");
     };
-    app.desk.bridge().accept(async move { upgraded.await.ok().map(TokioIo::new) });
+    app.desk.bridge().accept(async move { upgraded.await.ok().map(bridge::net::unwrap) });
     // No subprotocol: Twilio offers none, and an answer with one would break RFC 6455.
     let headers = [(header::CONNECTION, "upgrade".to_owned()), (header::UPGRADE, "websocket".to_owned())];
     let accept = [(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))];

@@ -891,6 +891,7 @@ impl Desk {
         tracing::warn!(%refusal, "a call is turned away");
         let (answer, words): (_, fn(Language) -> &'static str) = match refusal {
             Refusal::Full { .. } => ("full", Language::busy),
+            Refusal::Late => ("late", Language::busy),
             Refusal::Draining => ("draining", Language::apology),
             Refusal::DiskFull => ("disk_full", Language::busy),
         };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use call::BackChannel;
 
@@ -46,21 +46,24 @@ impl Language {
 
     /// "One moment, please", μ-law 8 kHz.
     pub(crate) fn one_moment(self) -> Arc<[u8]> {
-        match self {
-            Self::English => Arc::from(include_bytes!("../phrases/en/one-moment.ulaw").as_slice()),
-            Self::Romanian => Arc::from(include_bytes!("../phrases/ro/one-moment.ulaw").as_slice()),
-        }
+        static SHARED: LazyLock<[Arc<[u8]>; 2]> = LazyLock::new(|| {
+            let sounds: [&[u8]; 2] =
+                [include_bytes!("../phrases/en/one-moment.ulaw"), include_bytes!("../phrases/ro/one-moment.ulaw")];
+            sounds.map(Arc::from)
+        });
+        SHARED[self as usize].clone()
     }
 
     /// What is said while a tool takes its time, μ-law 8 kHz, in turn.
     pub(crate) fn fillers(self) -> Vec<Arc<[u8]>> {
-        let sounds: [&[u8]; 2] = match self {
-            Self::English => [include_bytes!("../phrases/en/checking.ulaw"), include_bytes!("../phrases/en/still-checking.ulaw")],
-            Self::Romanian => {
-                [include_bytes!("../phrases/ro/checking.ulaw"), include_bytes!("../phrases/ro/still-checking.ulaw")]
-            }
-        };
-        sounds.map(Arc::from).into()
+        static SHARED: LazyLock<[[Arc<[u8]>; 2]; 2]> = LazyLock::new(|| {
+            let sounds: [[&[u8]; 2]; 2] = [
+                [include_bytes!("../phrases/en/checking.ulaw"), include_bytes!("../phrases/en/still-checking.ulaw")],
+                [include_bytes!("../phrases/ro/checking.ulaw"), include_bytes!("../phrases/ro/still-checking.ulaw")],
+            ];
+            sounds.map(|it| it.map(Arc::from))
+        });
+        SHARED[self as usize].to_vec()
     }
 
     /// What callers say without wanting the floor; `more` are the operator's own.

@@ -14,7 +14,7 @@ mod speech;
 mod stream;
 mod telephone;
 mod timeline;
-mod twiml;
+pub mod twiml;
 pub mod web;
 
 pub use balancer::Balancer;

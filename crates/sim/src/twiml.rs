@@ -5,7 +5,7 @@ use quick_xml::events::{BytesStart, Event};
 
 /// A verb that the simulated network can run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
+pub enum Verb {
     Say { characters: usize },
     Pause { seconds: u64 },
     Redirect { url: String },
@@ -15,18 +15,22 @@ pub(crate) enum Verb {
     Dial { action: Option<String>, number: String },
 }
 
+/// The noun of `<Connect>`: where the media stream goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Stream {
-    pub(crate) url: String,
-    pub(crate) status_callback: Option<String>,
-    pub(crate) parameters: Vec<(String, String)>,
+pub struct Stream {
+    pub url: String,
+    pub status_callback: Option<String>,
+    pub parameters: Vec<(String, String)>,
 }
 
 /// Twilio's error code with what was wrong.
-pub(crate) type Fault = (u32, String);
+pub type Fault = (u32, String);
 
 /// The verbs of a document, in order.
-pub(crate) fn read(document: &str) -> Result<Vec<Verb>, Fault> {
+///
+/// # Errors
+/// [`Fault`] where Twilio would log one and end the call.
+pub fn read(document: &str) -> Result<Vec<Verb>, Fault> {
     let broken = |problem: String| (12_100, problem);
     if document.len() > 64 * 1024 {
         return Err((11_750, "the document is larger than 64 kB".into()));

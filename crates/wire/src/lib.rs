@@ -5,7 +5,9 @@ pub mod elevenlabs;
 mod lenient;
 pub mod live;
 pub mod openai;
+mod template;
 pub mod twilio;
+pub mod websocket;
 
 pub use lenient::{Number, Text};
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::template::Template;
 use crate::{Malformed, Number, Text, audio};
 
 /// What the service sends, as far as a bridge can use it.
@@ -255,6 +256,33 @@ impl<'a> ServerEvent<'a> {
     /// # Errors
     /// [`Malformed`] for anything but a JSON object with a `type` and, for the types above, their own fields.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
+        if let Some(delta) = Self::audio_delta(text) {
+            return Ok(delta);
+        }
+        Self::parse_any(text)
+    }
+
+    /// A piece of speech as the service writes it.
+    fn audio_delta(text: &'a str) -> Option<Self> {
+        let mut it = Template(text);
+        it.literal(r#"{"type":"response.output_audio.delta","event_id":""#)?;
+        it.string()?;
+        it.literal(r#","response_id":""#)?;
+        let response_id = Text(Cow::Borrowed(it.string()?));
+        it.literal(r#","item_id":""#)?;
+        let item_id = Text(Cow::Borrowed(it.string()?));
+        it.literal(r#","output_index":"#)?;
+        it.number()?;
+        it.literal(r#","content_index":"#)?;
+        it.number()?;
+        it.literal(r#","delta":""#)?;
+        let delta = Text(Cow::Borrowed(it.string()?));
+        it.literal("}")?;
+        it.end()?;
+        Some(Self::AudioDelta { response_id, item_id, delta })
+    }
+
+    fn parse_any(text: &'a str) -> Result<Self, Malformed> {
         const PEER: &str = "OpenAI";
         let bad = |error: serde_json::Error| Malformed::json(PEER, &error);
         let it: Envelope<'a> = Envelope::parse(text).map_err(|error| Malformed::json(PEER, &error))?;

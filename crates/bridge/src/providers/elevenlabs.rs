@@ -6,22 +6,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::socket::Socket;
 use call::{Action, EndReason, Input, ItemId, Manner, Prompt, ResponseId};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use media::{Format, Rate};
 use secrecy::ExposeSecret as _;
-use tokio_tungstenite::WebSocketStream;
 use url::Url;
 use wire::elevenlabs::{AgentOverride, ClientEvent, Metadata, Override, Prompt as PromptOverride, ServerEvent, TtsOverride};
 
 use crate::Metrics;
 use crate::assistant::{Beginning, Fault, Mapper, Provider, words};
 use crate::downlink::Downlink;
-use crate::net::{self, BoxIo, Connect, DialError};
+use crate::net::{self, Connect, DialError};
+use crate::outbox::Stalled;
 use crate::plan::{CallId, ElevenLabsPlan, HistoryItem};
 use crate::uplink::{Uplink, UplinkControl};
-use crate::writer::Stalled;
 
 /// The agent announces no end of its speech; it comes faster than it plays.
 const UTTERANCE_GAP: Duration = Duration::from_millis(400);
@@ -39,7 +39,6 @@ pub(crate) struct ElevenLabs {
     ready: bool,
     /// The conversation has reached the longest duration that the agent's settings allow.
     expired: bool,
-    printed: String,
 }
 
 /// What becomes of the agent's first words.
@@ -68,7 +67,7 @@ impl ElevenLabsPlan {
         asked.iter().filter(|it| it.1).map(|it| it.0).collect::<Vec<_>>().join(", ")
     }
 
-    async fn open(&self, net: &dyn Connect) -> Result<WebSocketStream<BoxIo>, DialError> {
+    async fn open(&self, net: &dyn Connect) -> Result<Socket, DialError> {
         let host = self.base_url.host_str().unwrap_or_default().to_owned();
         let address = |problem: &str| DialError::Address { host: host.clone(), problem: problem.to_owned() };
         let mut url = self.base_url.clone();
@@ -107,7 +106,7 @@ impl Provider for ElevenLabsPlan {
         super::account(&self.base_url, self.api_key.as_ref())
     }
 
-    fn dial(self: Arc<Self>, net: Arc<dyn Connect>) -> BoxFuture<'static, Result<WebSocketStream<BoxIo>, DialError>> {
+    fn dial(self: Arc<Self>, net: Arc<dyn Connect>) -> BoxFuture<'static, Result<Socket, DialError>> {
         Box::pin(async move { self.open(net.as_ref()).await })
     }
 
@@ -136,7 +135,6 @@ impl ElevenLabs {
             speaking: None,
             ready: false,
             expired: false,
-            printed: String::new(),
         }
     }
 
@@ -160,12 +158,13 @@ impl ElevenLabs {
         }
     }
 
-    fn send(&mut self, event: &ClientEvent<'_>, outbox: &Uplink) -> Result<(), Stalled> {
-        event.print(&mut self.printed);
-        outbox.control(UplinkControl::Text(self.printed.clone()))
+    fn send(&self, event: &ClientEvent<'_>, outbox: &mut Uplink) -> Result<(), Stalled> {
+        let mut text = String::new();
+        event.print(&mut text);
+        outbox.control(UplinkControl::Text(text))
     }
 
-    fn begin(&mut self, metadata: &Metadata<'_>, outbox: &Uplink) -> Result<(), Fault> {
+    fn begin(&mut self, metadata: &Metadata<'_>, outbox: &mut Uplink) -> Result<(), Fault> {
         let output = format(metadata.agent_output_audio_format.as_deref(), "TTS output format")?;
         let input = format(metadata.user_input_audio_format.as_deref(), "user input audio format")?;
         outbox.control(UplinkControl::Format(input))?;
@@ -223,7 +222,7 @@ fn format(name: Option<&str>, setting: &str) -> Result<Format, Fault> {
 }
 
 impl Mapper for ElevenLabs {
-    fn opened(&mut self, outbox: &Uplink) -> Result<(), Fault> {
+    fn opened(&mut self, outbox: &mut Uplink) -> Result<(), Fault> {
         let plan = self.plan.clone();
         let resumed = !self.history.is_empty();
         // Empty: the agent does not greet a second time.
@@ -249,18 +248,15 @@ impl Mapper for ElevenLabs {
         Ok(self.send(&event, outbox)?)
     }
 
-    fn receive(&mut self, text: &str, call: &mut dyn FnMut(Input<'_>), outbox: &Uplink) -> Result<(), Fault> {
+    fn receive(&mut self, text: &str, call: &mut dyn FnMut(Input<'_>), outbox: &mut Uplink) -> Result<(), Fault> {
         match ServerEvent::parse(text)? {
             ServerEvent::Audio { event_id, .. } | ServerEvent::AgentResponse { event_id, .. } if self.is_unwanted(event_id) => {}
             ServerEvent::Audio { event_id, audio } => {
                 if self.speaking.replace(event_id) != Some(event_id) {
                     self.downlink.reset();
                 }
-                self.downlink.push(&audio)?;
-                if !self.downlink.ulaw.is_empty() {
-                    let (response, item) = (self.response(event_id), self.item(event_id));
-                    call(Input::AssistantAudio { response, item, ulaw: &self.downlink.ulaw });
-                }
+                let (response, item) = (self.response(event_id), self.item(event_id));
+                self.downlink.push(&audio, &mut |ulaw| call(Input::AssistantAudio { response, item, ulaw }))?;
             }
             ServerEvent::Ping { event_id, ms } => {
                 self.send(&ClientEvent::Pong { event_id }, outbox)?;
@@ -300,7 +296,7 @@ impl Mapper for ElevenLabs {
         Ok(())
     }
 
-    fn perform(&mut self, action: &Action, outbox: &Uplink) -> Result<(), Stalled> {
+    fn perform(&mut self, action: &Action, outbox: &mut Uplink) -> Result<(), Stalled> {
         match action {
             Action::Truncate { .. } => {
                 self.downlink.reset();

@@ -7,21 +7,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::socket::Socket;
 use call::{Action, EndReason, Input, ItemId, Manner, ResponseId};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, header};
 use media::Format;
 use secrecy::ExposeSecret as _;
-use tokio_tungstenite::WebSocketStream;
 use wire::live::{Audio, ClientEvent, Delegation, FunctionOutput, Message, Output, Responses, ServerEvent, Session};
 use wire::openai::Tool;
 
 use crate::assistant::{Beginning, Fault, Mapper, Provider, words};
 use crate::downlink::Downlink;
-use crate::net::{self, BoxIo, Connect, DialError};
+use crate::net::{self, Connect, DialError};
+use crate::outbox::Stalled;
 use crate::plan::{HistoryItem, LivePlan};
 use crate::uplink::{Uplink, UplinkControl};
-use crate::writer::Stalled;
 
 /// Speech that does not go on for so long is over: nothing announces its end, and it comes as it plays, in pieces of any
 /// length.
@@ -41,7 +41,6 @@ pub(crate) struct Live {
     heard: String,
     ready: bool,
     billed_seconds: u64,
-    printed: String,
 }
 
 impl LivePlan {
@@ -59,7 +58,7 @@ impl Provider for LivePlan {
         super::account(&self.url, Some(&self.api_key))
     }
 
-    fn dial(self: Arc<Self>, net: Arc<dyn Connect>) -> BoxFuture<'static, Result<WebSocketStream<BoxIo>, DialError>> {
+    fn dial(self: Arc<Self>, net: Arc<dyn Connect>) -> BoxFuture<'static, Result<Socket, DialError>> {
         Box::pin(async move {
             let bearer = format!("Bearer {}", self.api_key.expose_secret());
             let mut key = HeaderValue::try_from(bearer).map_err(|_| DialError::Address {
@@ -87,19 +86,19 @@ impl Provider for LivePlan {
             heard: String::new(),
             ready: false,
             billed_seconds: 0,
-            printed: String::new(),
         })
     }
 }
 
 impl Live {
-    fn send(&mut self, event: &ClientEvent<'_>, outbox: &Uplink) -> Result<(), Stalled> {
-        event.print(&mut self.printed);
-        outbox.control(UplinkControl::Text(self.printed.clone()))
+    fn send(&self, event: &ClientEvent<'_>, outbox: &mut Uplink) -> Result<(), Stalled> {
+        let mut text = String::new();
+        event.print(&mut text);
+        outbox.control(UplinkControl::Text(text))
     }
 
     /// Tells the voice what to do.
-    fn instruct(&mut self, words: &str, outbox: &Uplink) -> Result<(), Stalled> {
+    fn instruct(&mut self, words: &str, outbox: &mut Uplink) -> Result<(), Stalled> {
         self.begin_answer();
         let end = (0..=words.len().min(CONTENT_MAX)).rev().find(|it| words.is_char_boundary(*it)).unwrap_or(0);
         self.send(&ClientEvent::InstructionsAppend { content: &words[..end], delegation_id: None }, outbox)
@@ -123,7 +122,7 @@ impl Live {
 }
 
 impl Mapper for Live {
-    fn opened(&mut self, outbox: &Uplink) -> Result<(), Fault> {
+    fn opened(&mut self, outbox: &mut Uplink) -> Result<(), Fault> {
         let (plan, history, tools) = (self.plan.clone(), std::mem::take(&mut self.history), std::mem::take(&mut self.tools));
         let input = history.iter().filter_map(|it| match it {
             HistoryItem::Caller(content) => Some(Message { role: "user", content }),
@@ -144,7 +143,7 @@ impl Mapper for Live {
         Ok(self.send(&ClientEvent::Start { session }, outbox)?)
     }
 
-    fn receive(&mut self, text: &str, call: &mut dyn FnMut(Input<'_>), outbox: &Uplink) -> Result<(), Fault> {
+    fn receive(&mut self, text: &str, call: &mut dyn FnMut(Input<'_>), outbox: &mut Uplink) -> Result<(), Fault> {
         match ServerEvent::parse(text)? {
             ServerEvent::Started if !self.ready => {
                 self.ready = true;
@@ -155,11 +154,8 @@ impl Mapper for Live {
             }
             ServerEvent::Audio { delta } => {
                 self.caller_is_done(call);
-                self.downlink.push(&delta)?;
-                if !self.downlink.ulaw.is_empty() {
-                    let (response, item) = (ResponseId(self.answer), ItemId(self.answer));
-                    call(Input::AssistantAudio { response, item, ulaw: &self.downlink.ulaw });
-                }
+                let (response, item) = (ResponseId(self.answer), ItemId(self.answer));
+                self.downlink.push(&delta, &mut |ulaw| call(Input::AssistantAudio { response, item, ulaw }))?;
             }
             ServerEvent::CallerText { delta } => self.heard.push_str(&delta),
             ServerEvent::AssistantText { delta } => {
@@ -191,7 +187,7 @@ impl Mapper for Live {
         Ok(())
     }
 
-    fn perform(&mut self, action: &Action, outbox: &Uplink) -> Result<(), Stalled> {
+    fn perform(&mut self, action: &Action, outbox: &mut Uplink) -> Result<(), Stalled> {
         match action {
             Action::RequestResponse(prompt) => match words(prompt, &self.plan.greeting.clone()) {
                 Some(words) => self.instruct(&words, outbox),

@@ -8,13 +8,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::socket::Socket;
 use call::{Action, EndReason, Input, ItemId, Manner, Prompt, ResponseId};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use media::{Format, Rate};
 use secrecy::ExposeSecret as _;
 use serde_json::value::RawValue;
-use tokio_tungstenite::WebSocketStream;
 use url::Url;
 use wire::openai::{
     AudioConfig, AudioFormat, ClientEvent, ErrorBody, InputConfig, NewContent, NewItem, NoiseReduction, OutputConfig, Reasoning,
@@ -26,10 +26,10 @@ use crate::Metrics;
 use crate::assistant::{Beginning, Fault, Mapper, Provider, words};
 use crate::downlink::Downlink;
 use crate::metrics::QuotaLabels;
-use crate::net::{self, BoxIo, Connect, DialError};
+use crate::net::{self, Connect, DialError};
+use crate::outbox::Stalled;
 use crate::plan::{HistoryItem, OpenAiPlan, ToolDefinition, Turns};
 use crate::uplink::{Uplink, UplinkControl};
-use crate::writer::Stalled;
 
 /// Items and responses whose ids are remembered: a turn has two or three.
 const REMEMBERED: usize = 32;
@@ -84,7 +84,6 @@ pub(crate) struct OpenAi {
     errors: u32,
     /// The caller is given time to spell.
     patient: bool,
-    printed: String,
 }
 
 /// Provider ids in the order of appearance, as numbers, each with a value.
@@ -95,7 +94,7 @@ struct Numbered<T> {
 
 impl<T: Default> Numbered<T> {
     fn new(first: u64) -> Self {
-        Self { next: first, known: VecDeque::with_capacity(REMEMBERED) }
+        Self { next: first, known: VecDeque::new() }
     }
 
     fn number(&mut self, id: &str) -> u64 {
@@ -167,7 +166,7 @@ impl Provider for OpenAiPlan {
         super::account(&self.url, Some(&self.api_key))
     }
 
-    fn dial(self: Arc<Self>, net: Arc<dyn Connect>) -> BoxFuture<'static, Result<WebSocketStream<BoxIo>, DialError>> {
+    fn dial(self: Arc<Self>, net: Arc<dyn Connect>) -> BoxFuture<'static, Result<Socket, DialError>> {
         Box::pin(async move {
             let headers = HeaderMap::from_iter([self.key_header()?]);
             net::websocket(net.as_ref(), &self.address(), headers).await
@@ -212,27 +211,27 @@ impl OpenAi {
             failures: 0,
             errors: 0,
             patient: false,
-            printed: String::new(),
         }
     }
 
-    fn send(&mut self, event: &ClientEvent<'_>, outbox: &Uplink) -> Result<(), Stalled> {
-        event.print(&mut self.printed);
-        outbox.control(UplinkControl::Text(self.printed.clone()))
+    fn send(&self, event: &ClientEvent<'_>, outbox: &mut Uplink) -> Result<(), Stalled> {
+        let mut text = String::new();
+        event.print(&mut text);
+        outbox.control(UplinkControl::Text(text))
     }
 
-    fn say(&mut self, role: &str, text: &str, outbox: &Uplink) -> Result<(), Stalled> {
+    fn say(&mut self, role: &str, text: &str, outbox: &mut Uplink) -> Result<(), Stalled> {
         let content = if role == "assistant" { NewContent::OutputText { text } } else { NewContent::InputText { text } };
         self.send(&ClientEvent::ItemCreate { item: NewItem::Message { role, content: [content] } }, outbox)
     }
 
     /// Asks for an answer as soon as that is allowed.
-    fn ask(&mut self, prompt: Prompt, outbox: &Uplink) -> Result<(), Stalled> {
+    fn ask(&mut self, prompt: Prompt, outbox: &mut Uplink) -> Result<(), Stalled> {
         self.wanted = Some(prompt);
         self.ask_if_free(outbox)
     }
 
-    fn ask_if_free(&mut self, outbox: &Uplink) -> Result<(), Stalled> {
+    fn ask_if_free(&mut self, outbox: &mut Uplink) -> Result<(), Stalled> {
         if self.active.is_some() || self.asked || !self.tools_running.is_empty() {
             return Ok(());
         }
@@ -270,7 +269,7 @@ impl OpenAi {
         }
     }
 
-    fn configure(&mut self, outbox: &Uplink) -> Result<(), Stalled> {
+    fn configure(&mut self, outbox: &mut Uplink) -> Result<(), Stalled> {
         let (plan, tools) = (self.plan.clone(), std::mem::take(&mut self.tools));
         let transcription = plan.transcription.as_ref().map(|it| Transcription {
             model: &it.model,
@@ -304,7 +303,7 @@ impl OpenAi {
     }
 
     /// Waits longer for the end of a turn, or as usual again.
-    fn listen_patiently(&mut self, patient: bool, outbox: &Uplink) -> Result<(), Stalled> {
+    fn listen_patiently(&mut self, patient: bool, outbox: &mut Uplink) -> Result<(), Stalled> {
         if self.patient == patient || !self.ready {
             return Ok(());
         }
@@ -316,7 +315,7 @@ impl OpenAi {
     }
 
     /// The configuration is in force: take its formats, replay what was said before.
-    fn begin(&mut self, session: &wire::openai::Session, outbox: &Uplink) -> Result<(), Fault> {
+    fn begin(&mut self, session: &wire::openai::Session, outbox: &mut Uplink) -> Result<(), Fault> {
         let input = format(session.input.as_ref())?;
         let output = format(session.output.as_ref())?;
         outbox.control(UplinkControl::Format(input))?;
@@ -341,7 +340,7 @@ impl OpenAi {
         Ok(())
     }
 
-    fn error(&mut self, error: &ErrorBody, outbox: &Uplink) -> Result<(), Fault> {
+    fn error(&mut self, error: &ErrorBody, outbox: &mut Uplink) -> Result<(), Fault> {
         let name = error.name();
         if name == "session_expired" {
             return Err(Fault::Lost("the session reached its 60 minutes".into()));
@@ -376,7 +375,7 @@ impl OpenAi {
         &mut self,
         response: &wire::openai::Response,
         call: &mut dyn FnMut(Input<'_>),
-        outbox: &Uplink,
+        outbox: &mut Uplink,
     ) -> Result<(), Fault> {
         if let Some(id) = &response.id {
             let number = ResponseId(self.responses.number(id));
@@ -435,11 +434,11 @@ fn format(announced: Option<&AudioFormat>) -> Result<Format, Fault> {
 }
 
 impl Mapper for OpenAi {
-    fn opened(&mut self, outbox: &Uplink) -> Result<(), Fault> {
+    fn opened(&mut self, outbox: &mut Uplink) -> Result<(), Fault> {
         Ok(self.configure(outbox)?)
     }
 
-    fn receive(&mut self, text: &str, call: &mut dyn FnMut(Input<'_>), outbox: &Uplink) -> Result<(), Fault> {
+    fn receive(&mut self, text: &str, call: &mut dyn FnMut(Input<'_>), outbox: &mut Uplink) -> Result<(), Fault> {
         match ServerEvent::parse(text)? {
             ServerEvent::AudioDelta { response_id, item_id, delta } => {
                 let response = ResponseId(self.responses.number(&response_id));
@@ -447,19 +446,13 @@ impl Mapper for OpenAi {
                 if self.speaking.replace(item) != Some(item) {
                     self.downlink.reset();
                 }
-                self.downlink.push(&delta)?;
-                if !self.downlink.ulaw.is_empty() {
-                    call(Input::AssistantAudio { response, item, ulaw: &self.downlink.ulaw });
-                }
+                self.downlink.push(&delta, &mut |ulaw| call(Input::AssistantAudio { response, item, ulaw }))?;
             }
             ServerEvent::AudioDone { response_id, item_id } => {
                 let response = ResponseId(self.responses.number(&response_id));
                 let item = ItemId(self.items.number(&item_id));
                 if self.speaking == Some(item) {
-                    self.downlink.flush();
-                    if !self.downlink.ulaw.is_empty() {
-                        call(Input::AssistantAudio { response, item, ulaw: &self.downlink.ulaw });
-                    }
+                    self.downlink.flush(&mut |ulaw| call(Input::AssistantAudio { response, item, ulaw }));
                 }
                 call(Input::AssistantAudioDone { response, item });
             }
@@ -527,7 +520,7 @@ impl Mapper for OpenAi {
         Ok(())
     }
 
-    fn perform(&mut self, action: &Action, outbox: &Uplink) -> Result<(), Stalled> {
+    fn perform(&mut self, action: &Action, outbox: &mut Uplink) -> Result<(), Stalled> {
         match action {
             Action::Truncate { item, heard } => {
                 self.downlink.reset();

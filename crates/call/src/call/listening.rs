@@ -10,6 +10,8 @@ use crate::{Action, Event, ItemId, Prompt, Timer};
 
 /// Frames kept while the caller is silent: the beginning of a word comes before its detection.
 const KEPT_IN_SILENCE: usize = 10;
+/// Room for frames is made for so many at a time.
+const KEPT_GROWTH: usize = 16;
 /// Turns whose times are remembered until their words come.
 const TURNS_MAX: usize = 16;
 /// A pause longer than this begins a new utterance.
@@ -76,10 +78,17 @@ impl Call {
     fn keep(&mut self, frame: Frame) {
         let waiting = self.unheard || matches!(self.phase, Phase::Connecting);
         let most = if waiting { self.config.preroll_frames_max } else { KEPT_IN_SILENCE.min(self.config.preroll_frames_max) };
+        if self.kept.len() == self.kept.capacity() {
+            // Doubling would hold a hundred frames that are never there.
+            self.kept.reserve_exact(KEPT_GROWTH);
+        }
         self.kept.push_back(frame);
         while self.kept.len() > most {
             self.kept.pop_front();
             self.counters.caller_frames_dropped += u64::from(!self.session.is_ready());
+        }
+        if self.kept.capacity() > most + 2 * KEPT_GROWTH {
+            self.kept.shrink_to(most + KEPT_GROWTH);
         }
     }
 

@@ -9,6 +9,8 @@ const LARGEST: u16 = 32_124;
 /// What one stretch of samples measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level {
+    /// Mean of the samples' squares, 0 to 2³⁰.
+    pub mean_square: f32,
     /// Root mean square, dB below full scale (a full-scale sine is −3); [`SILENT_DBFS`] at least.
     pub dbfs: f32,
     /// Largest magnitude, 0 to 32 768.
@@ -20,9 +22,12 @@ pub struct Level {
 impl Level {
     /// Measures `samples`; of none, silence.
     pub fn of(samples: &[i16]) -> Self {
-        let energy: f32 = samples.iter().map(|it| f32::from(*it) * f32::from(*it)).sum();
+        // In whole numbers, whose order does not matter: several samples at a time.
+        let energy: u64 = samples.iter().map(|it| u64::from((i32::from(*it) * i32::from(*it)) as u32)).sum();
+        let mean_square = energy as f32 / samples.len().max(1) as f32;
         Self {
-            dbfs: dbfs(energy / samples.len().max(1) as f32),
+            mean_square,
+            dbfs: dbfs(mean_square),
             peak: samples.iter().map(|it| it.unsigned_abs()).max().unwrap_or(0),
             clipped: samples.iter().filter(|it| it.unsigned_abs() >= LARGEST).count() as u32,
         }
@@ -62,8 +67,9 @@ mod tests {
         let level = Level::of(&sine);
         assert!((level.dbfs + 3.01).abs() < 0.01 && level.peak == 32_767, "{level:?}");
         assert_eq!(level.clipped, 200);
-        assert_eq!(Level::of(&[0; 160]), Level { dbfs: SILENT_DBFS, peak: 0, clipped: 0 });
-        assert_eq!(Level::of(&[]), Level { dbfs: SILENT_DBFS, peak: 0, clipped: 0 });
-        assert_eq!(Level::of(&[i16::MIN]), Level { dbfs: 0.0, peak: 32_768, clipped: 1 });
+        assert_eq!(Level::of(&[0; 160]), Level { mean_square: 0.0, dbfs: SILENT_DBFS, peak: 0, clipped: 0 });
+        assert_eq!(Level::of(&[]), Level { mean_square: 0.0, dbfs: SILENT_DBFS, peak: 0, clipped: 0 });
+        let loudest = Level { mean_square: (1 << 30) as f32, dbfs: 0.0, peak: 32_768, clipped: 1 };
+        assert_eq!(Level::of(&[i16::MIN]), loudest);
     }
 }

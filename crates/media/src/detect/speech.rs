@@ -16,8 +16,8 @@ use crate::g711::ulaw;
 /// Samples judged at a time: 10 ms.
 const STEP: usize = 80;
 const STEP_MS: u32 = 10;
-/// Of quiet audio the classifier hears one step in this time.
-const QUIET_STEP_MS: u64 = 40;
+/// Of quiet audio, and of speech that was confirmed, the classifier hears one step in this time.
+const SETTLED_STEP_MS: u64 = 40;
 /// Levels below this never count as speech, in dB below full scale.
 const QUIETEST_SPEECH_DBFS: f32 = -52.0;
 /// Speech stands this far above the noise floor.
@@ -92,13 +92,13 @@ struct Mean {
 }
 
 impl Mean {
-    fn add(&mut self, dbfs: f32) {
-        self.sum += 10_f64.powf(f64::from(dbfs) / 10.0);
+    fn add(&mut self, mean_square: f32) {
+        self.sum += f64::from(mean_square);
         self.count += 1;
     }
 
     fn dbfs(&self) -> Option<f32> {
-        (self.count > 0).then(|| (10.0 * (self.sum / self.count as f64).log10()) as f32)
+        (self.count > 0).then(|| dbfs((self.sum / self.count as f64) as f32))
     }
 }
 
@@ -124,7 +124,20 @@ impl Default for SpeechDetector {
 impl SpeechDetector {
     /// Judges the next piece of the caller's μ-law, of any length. Never allocates.
     pub fn push(&mut self, ulaw: &[u8]) -> Activity {
-        self.push_samples(ulaw.iter().map(|it| ulaw::decode(*it)))
+        let (mut rest, mut speech) = (ulaw, false);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(STEP - self.filled));
+            for (sample, code) in self.step[self.filled..].iter_mut().zip(now) {
+                *sample = ulaw::decode(*code);
+            }
+            self.filled += now.len();
+            rest = later;
+            if self.filled == STEP {
+                self.filled = 0;
+                speech |= self.judge();
+            }
+        }
+        Activity { speech, level_dbfs: self.level_dbfs }
     }
 
     /// Same for linear samples at 8 kHz.
@@ -144,8 +157,9 @@ impl SpeechDetector {
     /// Tells of μ-law on its way to the caller's ear, where it will have been played `in_ms` from now. For as long, and for
     /// the time an echo takes, the caller must be louder than its echo could be.
     pub fn played(&mut self, ulaw: &[u8], in_ms: u32) {
-        let energy: f32 = ulaw.iter().map(|it| f32::from(ulaw::decode(*it)).powi(2)).sum();
-        let level = dbfs(energy / ulaw.len().max(1) as f32);
+        let square = |it: &u8| i64::from(ulaw::decode(*it)).pow(2);
+        let energy: i64 = ulaw.iter().map(square).sum();
+        let level = dbfs(energy as f32 / ulaw.len().max(1) as f32);
         while self.played.back().is_some_and(|(weaker, _)| *weaker <= level) {
             self.played.pop_back();
         }
@@ -177,11 +191,14 @@ impl SpeechDetector {
         let loud = level.dbfs > floor + ABOVE_FLOOR_DB;
         let echo_dbfs = self.played.front().map_or(SILENT_DBFS, |(loudest, _)| loudest - ECHO_LOSS_DB);
         self.floor_dbfs = Some(level.dbfs.min(floor + FLOOR_RISE_DB));
-        // The dearest judge is asked about every step that may be speech, and about one in four of the others: from those it
-        // learns the noise of the line.
-        let asked = loud || self.now_ms.is_multiple_of(QUIET_STEP_MS);
-        let classified = asked && self.classifier.is_voice(&self.step);
-        let voiced = classified && loud && level.dbfs > echo_dbfs;
+        let audible = loud && level.dbfs > echo_dbfs;
+        // The dearest judge, nine tenths of the detector's time, is asked about every step that may begin speech, and about one
+        // in four of the others: of quiet ones, from which it learns the noise of the line, and of those inside of speech, whose
+        // end is a pause of five such steps.
+        let confirmed = self.voiced_ms >= CONFIRM_MS;
+        let asked = (audible && !confirmed) || self.now_ms.is_multiple_of(SETTLED_STEP_MS);
+        let classified = if asked { self.classifier.is_voice(&self.step) } else { confirmed };
+        let voiced = audible && classified;
         self.voiced_ms = if voiced { (self.voiced_ms + STEP_MS).min(CONFIRM_MS) } else { 0 };
         self.quiet_ms = match self.quiet_ms {
             _ if self.voiced_ms >= CONFIRM_MS => Some(0),
@@ -190,9 +207,9 @@ impl SpeechDetector {
             None => None,
         };
         if self.quiet_ms == Some(0) {
-            self.speech.add(level.dbfs);
+            self.speech.add(level.mean_square);
         } else if !loud && self.quiet_ms.is_none() && echo_dbfs < QUIETEST_SPEECH_DBFS {
-            self.noise.add(level.dbfs);
+            self.noise.add(level.mean_square);
         }
         self.quiet_ms == Some(0)
     }

@@ -1,0 +1,33 @@
+//! How many calls a machine carries, by what was measured.
+
+use std::num::NonZero;
+
+/// Calls that one core carried, converted to 24 kHz, recorded, with TLS to the provider, every frame in time: what
+/// `cargo xtask bench` found (docs/benchmarks), less one of its steps.
+pub const CALLS_PER_CORE: usize = 300;
+/// So much of it is used: machines differ, and calls begin, end and use tools beside their frames.
+const SHARE_PERCENT: usize = 65;
+
+/// Processors that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Calls that a server takes when nobody says how many.
+pub fn calls_max(cores: usize) -> usize {
+    cores * CALLS_PER_CORE * SHARE_PERCENT / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C-34: "how many calls per core" has an answer, and admission uses it.
+    #[test]
+    fn no_more_is_promised_than_was_measured() {
+        let measured: serde_json::Value = serde_json::from_str(include_str!("../../../docs/benchmarks/load.json")).unwrap();
+        let found = measured["runs"]["capacity-24k-recorded-tls"]["capacity"].as_u64().unwrap() as usize;
+        assert!((1..=found).contains(&CALLS_PER_CORE), "measured: {found}");
+        assert_eq!(calls_max(2), CALLS_PER_CORE * 13 / 10);
+    }
+}

@@ -1,0 +1,140 @@
+//! One end of an open WebSocket. Whoever owns it reads and writes in one task: a hundred messages a second of two sockets
+//! cost one wake-up each and no hand-over.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use std::future::poll_fn;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::time::Instant;
+use wire::websocket::{Inbox, Message, Role, Violation};
+
+use crate::net::BoxIo;
+use crate::outbox::{Outbox, Printer};
+use crate::spare::{self, Use};
+
+pub(crate) struct Socket {
+    io: BoxIo,
+    inbox: Inbox,
+    /// The peer has sent its close: nothing more will come.
+    peer_closed: bool,
+}
+
+/// The connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    #[error("it was closed without a word")]
+    Closed,
+    #[error("{0}")]
+    Broken(#[from] io::Error),
+    #[error("it takes nothing any more")]
+    Stalled,
+    #[error("{0}")]
+    Violation(#[from] Violation),
+}
+
+impl Socket {
+    /// `early` came right behind the handshake. Messages may have `message_max` bytes.
+    pub(crate) fn new(io: BoxIo, role: Role, message_max: usize, early: &[u8]) -> Self {
+        let mut inbox = Inbox::new(role, message_max);
+        let mut early = early;
+        while !early.is_empty() {
+            let room = inbox.room();
+            let len = room.len().min(early.len());
+            room[..len].copy_from_slice(&early[..len]);
+            inbox.filled(len);
+            early = &early[len..];
+        }
+        Self { io, inbox, peer_closed: false }
+    }
+
+    /// Reads what has come, once; messages are then taken by [`message`](Self::message) until there is none.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        if !self.inbox.has_buffer() {
+            self.inbox.lend(spare::take(Use::Read));
+        }
+        let mut room = ReadBuf::new(self.inbox.room());
+        let read = Pin::new(&mut self.io).poll_read(cx, &mut room);
+        let bytes = room.filled().len();
+        if read.is_pending() {
+            self.rest();
+        }
+        ready!(read)?;
+        if bytes == 0 {
+            return Poll::Ready(Err(Lost::Closed));
+        }
+        self.inbox.filled(bytes);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Every message was taken: the buffer is lent to others.
+    pub(crate) fn rest(&mut self) {
+        if let Some(buffer) = self.inbox.take_back() {
+            spare::give(Use::Read, buffer);
+        }
+    }
+
+    /// The next message of what was read; when there is none any more, [`rest`](Self::rest).
+    pub(crate) fn message(&mut self) -> Result<Option<Message<'_>>, Violation> {
+        let message = self.inbox.message()?;
+        self.peer_closed |= matches!(message, Some(Message::Close(..)));
+        Ok(message)
+    }
+
+    /// Writes what waits, as far as the peer takes it; what it does not is written when it does, if this is polled then.
+    pub(crate) fn poll_send<P: Printer>(&mut self, outbox: &mut Outbox<P>, cx: &mut Context<'_>) -> Result<(), Lost> {
+        loop {
+            let bytes = outbox.bytes();
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            match Pin::new(&mut self.io).poll_write(cx, bytes) {
+                Poll::Ready(Ok(0)) => return Err(Lost::Closed),
+                Poll::Ready(Ok(taken)) => outbox.took(taken),
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Pending => return if outbox.wait(Instant::now()) { Ok(()) } else { Err(Lost::Stalled) },
+            }
+            // Encrypted connections keep what they were given until they are told.
+            if let Poll::Ready(Err(error)) = Pin::new(&mut self.io).poll_flush(cx) {
+                return Err(error.into());
+            }
+        }
+    }
+
+    /// Waits for what comes next, read once.
+    pub(crate) async fn receive(&mut self) -> Result<(), Lost> {
+        poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// Sends what is queued and a close, and waits for the peer's: it sees a close and not a reset. Whoever calls this bounds
+    /// it. What the peer still says is not listened to.
+    pub(crate) async fn close<P: Printer>(&mut self, outbox: &mut Outbox<P>, code: u16, reason: &'static str) {
+        outbox.close(code, reason);
+        let farewell = poll_fn(|cx| {
+            loop {
+                if self.poll_send(outbox, cx).is_err() {
+                    return Poll::Ready(());
+                }
+                // What was read before may hold the peer's close.
+                while !self.peer_closed {
+                    match self.message() {
+                        Ok(Some(_)) => (),
+                        Ok(None) => break,
+                        Err(_) => return Poll::Ready(()),
+                    }
+                }
+                if self.peer_closed && outbox.is_closed() {
+                    return Poll::Ready(());
+                }
+                match self.poll_receive(cx) {
+                    Poll::Ready(Ok(())) => (),
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        farewell.await;
+        let _ = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
+    }
+}
