@@ -185,15 +185,21 @@ impl Driver {
                 timer.as_mut().reset(deadline);
                 last = None;
             }
-            // Right after a turn only what had something can have more: the others wake the task if they do.
-            let mut again = last;
+            // Right after a turn only what had something can have more: the others wake the task if they do. Once: a socket that
+            // always has more must not keep the others waiting.
+            let (mut again, mut everything) = (last.take(), false);
             let woken = poll_fn(|cx| match again.take() {
                 Some(again) => self.poll_again(cx, &mut caller, again),
-                None => self.poll(cx, &mut caller, &mut commands, timer.as_mut()),
+                None => {
+                    everything = true;
+                    self.poll(cx, &mut caller, &mut commands, timer.as_mut())
+                }
             });
             let woken = woken.await;
             self.now = self.started.elapsed();
-            last = woken.only_sockets();
+            if everything {
+                last = woken.only_sockets();
+            }
             self.handle(woken, &mut caller);
             if !matches!(self.assistant, Assistant::Open(_)) || !self.tools.is_empty() {
                 // Something new may be waited for.

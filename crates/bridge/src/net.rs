@@ -13,6 +13,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -62,7 +63,7 @@ impl Connect for Internet {
     fn connect(&self, host: &str, port: u16, tls: bool) -> BoxFuture<'static, io::Result<BoxIo>> {
         let (host, connector) = (host.to_owned(), self.tls.clone());
         Box::pin(async move {
-            let socket = tokio::net::TcpStream::connect((host.as_str(), port)).await?;
+            let socket = TcpStream::connect((host.as_str(), port)).await?;
             socket.set_nodelay(true)?;
             if !tls {
                 return Ok(Box::new(socket) as BoxIo);
@@ -184,6 +185,10 @@ pub(crate) async fn websocket(net: &dyn Connect, url: &Url, mut headers: HeaderM
 /// The connection itself and what was read ahead, instead of the wrappers that hyper has around both: every byte of a call
 /// would go through them.
 pub fn unwrap(upgraded: Upgraded) -> (BoxIo, Bytes) {
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return (Box::new(parts.io.into_inner()), parts.read_buf),
+        Err(upgraded) => upgraded,
+    };
     match upgraded.downcast::<TokioIo<BoxIo>>() {
         Ok(parts) => (parts.io.into_inner(), parts.read_buf),
         Err(upgraded) => (Box::new(TokioIo::new(upgraded)), Bytes::new()),

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
-use bridge::net::BoxIo;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
@@ -34,8 +33,6 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, stop: Cancellat
         connections.spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
-            // A type that the bridge knows again: see `bridge::net::unwrap`.
-            let io: BoxIo = Box::new(io);
             let connection = http.serve_connection(TokioIo::new(io), service).with_upgrades();
             tokio::pin!(connection);
             let served = tokio::select! {
