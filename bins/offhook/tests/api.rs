@@ -124,6 +124,20 @@ impl Scene {
         .unwrap_or_else(|_| panic!("it does not end\n{}\n{}", self.cluster.story(), self.cluster.said(0)))
     }
 
+    /// How the first call that was made went; the simulated network knows a moment after everybody was told.
+    async fn outcome(&self) -> sim::CallOutcome {
+        timeout(PATIENCE, async {
+            loop {
+                if let Some(it) = self.twilio.outcomes().into_iter().next() {
+                    return it;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("no call has ended\n{}", self.cluster.story()))
+    }
+
     async fn end(self) {
         self.store.close().await;
         self.cluster.end(self.server).await.unwrap();
@@ -148,7 +162,7 @@ async fn a_customer_is_called_and_the_assistant_speaks_when_they_have() {
     let keys: BTreeSet<&str> = answer.1.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, BTreeSet::from(["session_id", "call_sid", "status", "message", "twilio_configured"]));
     let row = scene.over(&session).await;
-    let outcome = scene.twilio.outcomes().remove(0);
+    let outcome = scene.outcome().await;
     assert_eq!((outcome.steps, outcome.streams), ((5, 5), 1), "{}", scene.cluster.story());
     assert_eq!((row["status"].as_str(), row["phone"].as_str()), (Some("completed"), Some(PERSON)), "{row}");
     assert_eq!((row["from_number"].as_str(), row["problem"].as_str()), (Some("+40312345679"), None), "{row}");
