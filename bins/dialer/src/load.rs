@@ -131,7 +131,7 @@ impl Load {
         Ok(Self { target, callers, rung: Vec::new(), idle, webhooks: Spread::default(), set_ups: Spread::default() })
     }
 
-    /// Lets calls ring, [`RATE`] a second, until there are so many.
+    /// Lets calls ring, 50 a second, until there are so many.
     ///
     /// # Errors
     /// When one does not come through.

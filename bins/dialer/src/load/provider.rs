@@ -1,7 +1,7 @@
 //! The providers of a load run: OpenAI Realtime and an ElevenLabs agent, as far as carrying sound goes, in a process of their
 //! own. They cost as little as sockets can; the strict ones are `sim`'s.
 //!
-//! A process is steered by lines on its standard input, see [`Order`], and ends with it. It prints its address first, then
+//! A process is steered by lines on its standard input, see `Order`, and ends with it. It prints its address first, then
 //! `ok` behind every order.
 
 use std::collections::{HashMap, VecDeque};
