@@ -6,7 +6,7 @@ use wire::websocket::{Inbox, Role};
 /// Longest message taken.
 const MOST: usize = 4096;
 
-/// Frames of a stranger, in pieces: whatever comes, memory stays bounded and nothing panics.
+// Frames of a stranger, in pieces: whatever comes, memory stays bounded and nothing panics.
 fuzz_target!(|input: (bool, u8, &[u8])| {
     let (server, piece, bytes) = input;
     let mut inbox = Inbox::new(if server { Role::Server } else { Role::Client }, MOST);
