@@ -78,6 +78,9 @@ pub struct Step {
     pub first_audio: Summary,
     pub to_clear: Summary,
     pub answer: Summary,
+    /// Keys that callers pressed, and keys that providers were told of, 1.2 s later.
+    pub keys_pressed: u64,
+    pub keys_told: u64,
 }
 
 impl Step {
@@ -208,6 +211,8 @@ impl Load {
             first_audio: near.first_audio.summary(),
             to_clear: follows(&far.interruptions, &near.clears).summary(),
             answer: follows(&far.answers, &near.sounds).summary(),
+            keys_pressed: near.keys,
+            keys_told: far.keys,
         })
     }
 

@@ -51,6 +51,9 @@ fn interruptions_are_answered_by_clear_and_turns_by_sound() {
         for what in ["to_clear", "answer", "first_audio", "webhook"] {
             assert!(step[what]["count"].as_u64() > Some(3), "{what}: {step}");
         }
+        let (pressed, told) = (step["keys_pressed"].as_u64().unwrap(), step["keys_told"].as_u64().unwrap());
+        // A key that is pressed at the end of the window is told behind it.
+        assert!(told > 0 && told <= pressed && told + 6 >= pressed, "{told} of {pressed} keys were told: {step}");
     }
 }
 

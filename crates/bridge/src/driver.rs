@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use call::{Action, Call, EndReason, Event, Input};
@@ -32,6 +32,7 @@ use crate::session::{self, Opening, Over, Session};
 use crate::socket::{Lost, Socket};
 use crate::spare::{self, Use};
 use crate::twilio::{Clear, Media, TwilioPrinter, parse_mark};
+use crate::wake::{Sources, Wakers};
 
 pub(crate) struct Driver {
     bridge: Arc<Bridge>,
@@ -63,6 +64,8 @@ pub(crate) struct Driver {
     played: bool,
     /// What the caller hears goes through this.
     downlink: Chain,
+    /// What may have something: it has woken the task, or had something last time, or was never looked at.
+    look: Sources,
 }
 
 /// A tool's id, and what it said.
@@ -75,9 +78,9 @@ enum Assistant {
     Gone,
 }
 
-/// What woke the task; several at a time, so that no side can keep the others waiting.
+/// What has happened; several things at a time, so that no side can keep the others waiting.
 #[derive(Default)]
-struct Woken {
+struct Happened {
     caller: Option<Result<(), Lost>>,
     assistant: Option<Result<(), Lost>>,
     timer: bool,
@@ -92,22 +95,8 @@ enum Seldom {
     Tool(Option<ToolAnswered>),
 }
 
-/// Which sockets had something.
-#[derive(Clone, Copy)]
-struct Sockets {
-    caller: bool,
-    assistant: bool,
-}
-
-impl Woken {
-    /// The sockets that had something, if nothing else has happened.
-    fn only_sockets(&self) -> Option<Sockets> {
-        let (caller, assistant) = (matches!(self.caller, Some(Ok(()))), matches!(self.assistant, Some(Ok(()))));
-        let lost = matches!(self.caller, Some(Err(_))) || matches!(self.assistant, Some(Err(_)));
-        (!self.timer && self.seldom.is_none() && !lost).then_some(Sockets { caller, assistant })
-    }
-
-    fn is_awake(&self) -> bool {
+impl Happened {
+    fn anything(&self) -> bool {
         self.timer || self.caller.is_some() || self.assistant.is_some() || self.seldom.is_some()
     }
 }
@@ -152,6 +141,7 @@ impl Driver {
             turns: 0,
             played: false,
             downlink: plan.sound.downlink(),
+            look: Sources::NONE,
             bridge,
             plan,
             seat,
@@ -176,35 +166,25 @@ impl Driver {
         // What was read behind `start`.
         self.listen(&mut caller);
         let mut timer = pin!(sleep_until(self.started));
-        let mut last = None;
+        let mut wakers = Wakers::new(Waker::noop());
         while !self.call.is_ended() {
             let deadline = self.deadline();
             // Deadlines move on with every frame. A timer that rings too early is set again then, ten times a second instead
             // of a hundred: setting it takes the clock's lock.
             if timer.is_elapsed() || deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
-                last = None;
+                self.look |= Sources::TIMER;
             }
-            // Right after a turn only what had something can have more: the others wake the task if they do. Once: a socket that
-            // always has more must not keep the others waiting.
-            let (mut again, mut everything) = (last.take(), false);
-            let woken = poll_fn(|cx| match again.take() {
-                Some(again) => self.poll_again(cx, &mut caller, again),
-                None => {
-                    everything = true;
-                    self.poll(cx, &mut caller, &mut commands, timer.as_mut())
+            let happened = poll_fn(|cx| {
+                if !wakers.serve(cx.waker()) {
+                    wakers = Wakers::new(cx.waker());
+                    self.look = Sources::ALL;
                 }
+                self.poll(&wakers, &mut caller, &mut commands, timer.as_mut())
             });
-            let woken = woken.await;
+            let happened = happened.await;
             self.now = self.started.elapsed();
-            if everything {
-                last = woken.only_sockets();
-            }
-            self.handle(woken, &mut caller);
-            if !matches!(self.assistant, Assistant::Open(_)) || !self.tools.is_empty() {
-                // Something new may be waited for.
-                last = None;
-            }
+            self.handle(happened, &mut caller);
         }
         self.leave(caller).await;
     }
@@ -219,50 +199,51 @@ impl Driver {
         [check, self.to_caller.patience()].into_iter().flatten().fold(due, Instant::min)
     }
 
-    /// Writes what waits, then looks at everything that may have happened.
+    /// Writes what waits, then looks at what may have something; what has nothing is left alone until it wakes the task.
     fn poll(
         &mut self,
-        cx: &mut Context<'_>,
+        wakers: &Wakers,
         caller: &mut Socket,
         commands: &mut mpsc::Receiver<Command>,
         timer: Pin<&mut Sleep>,
-    ) -> Poll<Woken> {
-        let mut woken = Woken { timer: timer.poll(cx).is_ready(), ..Woken::default() };
-        let ready = |it: Poll<Result<(), Lost>>| if let Poll::Ready(it) = it { Some(it) } else { None };
-        woken.caller = match caller.poll_send(&mut self.to_caller, cx) {
-            Ok(()) => ready(caller.poll_receive(cx)),
-            Err(lost) => Some(Err(lost)),
-        };
-        if let Assistant::Open(session) = &mut self.assistant {
-            woken.assistant = ready(session.poll(cx));
-        }
-        if let Poll::Ready(seldom) = self.poll_seldom(cx, commands) {
-            woken.seldom = Some(Box::new(seldom));
-        }
-        if woken.is_awake() { Poll::Ready(woken) } else { Poll::Pending }
-    }
-
-    /// Writes what waits and reads on from the sockets that had something. Everything else was looked at since the task was woken,
-    /// and will wake it again.
-    fn poll_again(&mut self, cx: &mut Context<'_>, caller: &mut Socket, again: Sockets) -> Poll<Woken> {
-        let mut woken = Woken::default();
+    ) -> Poll<Happened> {
+        self.look |= wakers.raised();
+        let mut happened = Happened::default();
+        let cx = &mut Context::from_waker(wakers.of(Sources::CALLER));
         if let Err(lost) = caller.poll_send(&mut self.to_caller, cx) {
-            woken.caller = Some(Err(lost));
-        } else if again.caller
-            && let Poll::Ready(read) = caller.poll_receive(cx)
-        {
-            woken.caller = Some(read);
+            happened.caller = Some(Err(lost));
+        } else if self.look.has(Sources::CALLER) {
+            happened.caller = self.seen(Sources::CALLER, caller.poll_receive(cx));
         }
         if let Assistant::Open(session) = &mut self.assistant {
+            let cx = &mut Context::from_waker(wakers.of(Sources::ASSISTANT));
             if let Err(lost) = session.poll_send(cx) {
-                woken.assistant = Some(Err(lost));
-            } else if again.assistant
-                && let Poll::Ready(read) = session.poll_receive(cx)
-            {
-                woken.assistant = Some(read);
+                happened.assistant = Some(Err(lost));
+            } else if self.look.has(Sources::ASSISTANT) {
+                let read = session.poll_receive(cx);
+                happened.assistant = self.seen(Sources::ASSISTANT, read);
             }
         }
-        if woken.is_awake() { Poll::Ready(woken) } else { Poll::Pending }
+        if self.look.has(Sources::TIMER) {
+            let rang = timer.poll(&mut Context::from_waker(wakers.of(Sources::TIMER)));
+            happened.timer = self.seen(Sources::TIMER, rang).is_some();
+        }
+        if self.look.has(Sources::SELDOM) {
+            let seldom = self.poll_seldom(&mut Context::from_waker(wakers.of(Sources::SELDOM)), commands);
+            happened.seldom = self.seen(Sources::SELDOM, seldom).map(Box::new);
+        }
+        if happened.anything() { Poll::Ready(happened) } else { Poll::Pending }
+    }
+
+    /// What had nothing need not be looked at again.
+    fn seen<T>(&mut self, source: Sources, found: Poll<T>) -> Option<T> {
+        match found {
+            Poll::Ready(found) => Some(found),
+            Poll::Pending => {
+                self.look = self.look.without(source);
+                None
+            }
+        }
     }
 
     fn poll_seldom(&mut self, cx: &mut Context<'_>, commands: &mut mpsc::Receiver<Command>) -> Poll<Seldom> {
@@ -282,9 +263,9 @@ impl Driver {
         Poll::Pending
     }
 
-    fn handle(&mut self, woken: Woken, caller: &mut Socket) {
+    fn handle(&mut self, happened: Happened, caller: &mut Socket) {
         self.actions = spare::take_actions();
-        match woken.caller {
+        match happened.caller {
             Some(Ok(())) => self.listen(caller),
             Some(Err(lost)) => {
                 tracing::debug!(%lost, "the caller's socket was lost");
@@ -292,7 +273,7 @@ impl Driver {
             }
             None => (),
         }
-        match woken.assistant {
+        match happened.assistant {
             Some(Ok(())) => self.assistant_speaks(),
             Some(Err(lost)) => {
                 if let Assistant::Open(session) = &self.assistant {
@@ -302,7 +283,7 @@ impl Driver {
             }
             None => (),
         }
-        if let Some(seldom) = woken.seldom {
+        if let Some(seldom) = happened.seldom {
             match *seldom {
                 Seldom::Command(command) => self.command(command),
                 Seldom::Opened(Ok(session)) => self.session_opened(session),
@@ -314,7 +295,7 @@ impl Driver {
                 Seldom::Tool(None) => (),
             }
         }
-        if woken.timer {
+        if happened.timer {
             self.input(Input::Tick);
             self.notice_dead_session();
         }
@@ -347,6 +328,7 @@ impl Driver {
         history.extend(self.call.words_to_come().map(|it| HistoryItem::Assistant(it.to_owned())));
         self.assistant = Assistant::Opening(session::open(self.bridge.clone(), &self.plan, candidate, self.sessions, history));
         self.sessions += 1;
+        self.look |= Sources::SELDOM;
     }
 
     fn input(&mut self, input: Input<'_>) {
@@ -465,6 +447,7 @@ impl Driver {
     fn session_opened(&mut self, mut session: Box<Session>) {
         let begun = session.begin();
         self.assistant = Assistant::Open(session);
+        self.look |= Sources::ASSISTANT;
         if let Err(Over(reason)) = begun {
             self.assistant_gone(reason);
         }
@@ -570,6 +553,7 @@ impl Driver {
                 let (call, tenant) = (self.plan.call.clone(), self.plan.tenant.clone());
                 let answer = self.bridge.tools.run(ToolRequest { call, tenant, id: id.clone(), name, arguments });
                 self.tools.spawn(async move { (id, answer.await) });
+                self.look |= Sources::SELDOM;
             }
             Action::Record(event) => self.record(event),
             Action::ConnectAssistant { candidate } => {

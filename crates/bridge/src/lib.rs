@@ -21,6 +21,7 @@ mod socket;
 mod spare;
 mod twilio;
 mod uplink;
+mod wake;
 
 pub use accept::Bridge;
 pub use directory::{Directory, LiveControl, NotPerformed, Performed, Refusal, StreamToken};

@@ -1,7 +1,9 @@
 //! What waits to be written to a socket: audio, of which the oldest gives way, and control, which overtakes it and is never
 //! dropped. Printed only when the socket takes it, so that what gives way is audio and not half a message.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::thread::LocalKey;
 
 use tokio::time::Instant;
 use wire::websocket::{self, Role};
@@ -17,6 +19,8 @@ pub(crate) trait Printer: Send + 'static {
     fn media(&mut self, media: Self::Media, out: &mut String) -> bool;
     /// Same for a control entry.
     fn control(&mut self, control: Self::Control, out: &mut String) -> bool;
+    /// The thread's queue for audio, lent to whoever has something to send and given back when it is sent.
+    fn queue() -> &'static LocalKey<Cell<VecDeque<Self::Media>>>;
 }
 
 enum Control<C> {
@@ -79,6 +83,9 @@ impl<P: Printer> Outbox<P> {
 
     /// Queues audio; the oldest entry gives way when there are too many.
     pub(crate) fn media(&mut self, media: P::Media) {
+        if self.media.capacity() == 0 {
+            self.media = P::queue().take();
+        }
         if self.media.len() == self.media_max {
             self.media.pop_front();
             self.dropped += 1;
@@ -166,6 +173,11 @@ impl<P: Printer> Outbox<P> {
                 websocket::print_text(&mut self.bytes.buffer, text, mask);
             }
         }
+        if self.media.capacity() > 0 {
+            // Also puts its beginning back to where it is warm.
+            self.media.clear();
+            P::queue().set(std::mem::take(&mut self.media));
+        }
         if let Some((code, reason)) = close {
             let mask = self.bytes.mask();
             websocket::print_close(&mut self.bytes.buffer, code, reason, mask);
@@ -200,6 +212,10 @@ mod tests {
 
     struct Plain;
 
+    thread_local! {
+        static QUEUE: Cell<VecDeque<u32>> = const { Cell::new(VecDeque::new()) };
+    }
+
     impl Printer for Plain {
         type Media = u32;
         type Control = &'static str;
@@ -212,6 +228,10 @@ mod tests {
         fn control(&mut self, control: &'static str, out: &mut String) -> bool {
             *out = control.to_owned();
             true
+        }
+
+        fn queue() -> &'static LocalKey<Cell<VecDeque<u32>>> {
+            &QUEUE
         }
     }
 

@@ -1,5 +1,9 @@
 //! Twilio Media Streams ⇄ call: what is queued for the caller's socket and how it is printed.
 
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::thread::LocalKey;
+
 use call::Mark;
 use media::Frame;
 
@@ -30,6 +34,10 @@ impl TwilioPrinter {
     }
 }
 
+thread_local! {
+    static QUEUE: Cell<VecDeque<Media>> = const { Cell::new(VecDeque::new()) };
+}
+
 impl Printer for TwilioPrinter {
     type Media = Media;
     type Control = Clear;
@@ -48,6 +56,10 @@ impl Printer for TwilioPrinter {
     fn control(&mut self, Clear: Clear, out: &mut String) -> bool {
         wire::twilio::print_clear(out, &self.stream_sid);
         true
+    }
+
+    fn queue() -> &'static LocalKey<Cell<VecDeque<Media>>> {
+        &QUEUE
     }
 }
 

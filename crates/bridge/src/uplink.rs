@@ -1,5 +1,9 @@
 //! Towards the provider: enhanced where that is wanted, converted to its format, printed as its messages.
 
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::thread::LocalKey;
+
 use media::enhance::Chain;
 use media::{Format, Frame, Rate, Transcoder};
 
@@ -30,6 +34,10 @@ impl UplinkPrinter {
         let transcoder = uplink_transcoder(&chain, Format::Ulaw8k);
         Self { chain, transcoder, print }
     }
+}
+
+thread_local! {
+    static QUEUE: Cell<VecDeque<Frame>> = const { Cell::new(VecDeque::new()) };
 }
 
 impl Printer for UplinkPrinter {
@@ -68,6 +76,10 @@ impl Printer for UplinkPrinter {
                 false
             }
         }
+    }
+
+    fn queue() -> &'static LocalKey<Cell<VecDeque<Frame>>> {
+        &QUEUE
     }
 }
 

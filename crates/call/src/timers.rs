@@ -64,46 +64,57 @@ impl Timer {
 }
 
 /// At most one deadline per timer. The earliest is kept at hand: it is asked for several times a frame, and changes seldom.
-#[derive(Clone, Debug)]
+/// So is which are set: most are not, and what is not set need not be looked at to know that.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
-    /// [`NEVER`] where none is set.
+    /// A bit for each timer that is set.
+    set: u32,
+    /// Of those that are set, the earliest; of equal ones the first in the order of [`Timer`].
+    earliest: Option<(Duration, Timer)>,
+    /// Of use where the bit is set.
     at: [Duration; Timer::ALL.len()],
-    /// Place of the earliest; of equal ones the first in the order of [`Timer`].
-    earliest: usize,
-}
-
-const NEVER: Duration = Duration::MAX;
-
-impl Default for Timers {
-    fn default() -> Self {
-        Self { at: [NEVER; Timer::ALL.len()], earliest: 0 }
-    }
 }
 
 impl Timers {
     pub(crate) fn set(&mut self, timer: Timer, at: Option<Duration>) {
-        let (place, at) = (timer as usize, at.unwrap_or(NEVER));
-        let before = std::mem::replace(&mut self.at[place], at);
-        if (at, place) < (self.at[self.earliest], self.earliest) {
-            self.earliest = place;
-        } else if place == self.earliest && at > before {
-            self.earliest = (0..self.at.len()).min_by_key(|it| self.at[*it]).unwrap_or(0);
+        let bit = 1 << timer as u32;
+        match at {
+            Some(at) => {
+                self.set |= bit;
+                self.at[timer as usize] = at;
+                match self.earliest {
+                    Some((soonest, first)) if first == timer && at > soonest => self.find_earliest(),
+                    Some(earliest) if earliest < (at, timer) => (),
+                    _ => self.earliest = Some((at, timer)),
+                }
+            }
+            None if self.set & bit != 0 => {
+                self.set &= !bit;
+                if self.earliest.is_some_and(|(_, first)| first == timer) {
+                    self.find_earliest();
+                }
+            }
+            None => (),
         }
     }
 
+    fn find_earliest(&mut self) {
+        let set = Timer::ALL.into_iter().filter(|it| self.is_set(*it));
+        self.earliest = set.map(|it| (self.at[it as usize], it)).min();
+    }
+
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
-        self.at[timer as usize] != NEVER
+        self.set & (1 << timer as u32) != 0
     }
 
     /// The earliest deadline; of equal ones the first in the order of [`Timer`].
     pub(crate) fn next(&self) -> Option<(Duration, Timer)> {
-        let at = self.at[self.earliest];
-        (at != NEVER).then(|| (at, Timer::ALL[self.earliest]))
+        self.earliest
     }
 
     /// Removes and returns the earliest deadline that `now` has reached.
     pub(crate) fn expired(&mut self, now: Duration) -> Option<Timer> {
-        let (at, timer) = self.next()?;
+        let (at, timer) = self.earliest?;
         (at <= now).then(|| {
             self.set(timer, None);
             timer

@@ -62,6 +62,7 @@ fn lines() -> Vec<(&'static str, Vec<f32>, Vec<f32>)> {
     let echo = |db: f32| at(-20.0 + db, std::iter::repeat_n(0.0, 1200).chain(voice.iter().copied()).take(length));
     vec![
         ("quiet", at(-66.0, (0..length).map(|_| noise.next())), silence()),
+        ("quiet caller, −46 dBFS", at(-66.0, (0..length).map(|_| noise.next())), silence()),
         ("white noise at −40 dBFS", white, silence()),
         ("car at −40 dBFS", car, silence()),
         ("clicks", clicks, silence()),
@@ -104,21 +105,25 @@ fn delay(utterance: &[f32], line: &[f32], played: &[f32]) -> Option<usize> {
 
 #[test]
 fn speech_is_noticed_fast_and_nothing_else_is_speech() {
-    let utterances: Vec<Vec<f32>> = utterances().into_iter().map(|it| at(-23.0, it.into_iter())).collect();
+    let utterances = utterances();
     println!("{:<28}{:>8}{:>8}{:>8}{:>24}{:>16}", "line", "median", "90 %", "missed", "false starts a minute", "without gate");
     for (name, line, played) in lines() {
-        let mut delays: Vec<Option<usize>> = utterances.iter().map(|it| delay(it, &line, &played)).collect();
+        let loudness = if name.starts_with("quiet caller") { -46.0 } else { -23.0 };
+        let spoken = utterances.iter().map(|it| at(loudness, it.iter().copied()));
+        let mut delays: Vec<Option<usize>> = spoken.map(|it| delay(&it, &line, &played)).collect();
         delays.sort_by_key(|it| it.unwrap_or(usize::MAX));
         let missed = delays.iter().filter(|it| it.is_none()).count();
         let (median, late) = (delays[delays.len() / 2].unwrap_or(9999), delays[delays.len() * 9 / 10].unwrap_or(9999));
         let (wrong, ungated) = (begins(&line, &played, true).len(), begins(&line, &played, false).len());
         println!("{name:<28}{median:>5} ms{late:>5} ms{missed:>8}{wrong:>24}{ungated:>16}");
         // Decisions come at the end of a 20 ms frame.
-        let slowest = match name {
-            "quiet" | "clicks" => 100,
-            _ => 160,
+        let (slowest, missed_max) = match name {
+            "quiet" | "clicks" => (100, 0),
+            // Most of such an utterance is below what counts as speech.
+            "quiet caller, −46 dBFS" => (400, 1),
+            _ => (160, 0),
         };
-        assert!(median <= slowest && missed == 0, "{name}: median {median} ms, {missed} missed");
+        assert!(median <= slowest && missed <= missed_max, "{name}: median {median} ms, {missed} missed");
         assert_eq!(wrong, 0, "{name}");
         if name.contains("−20 dB") {
             assert!(ungated > 10, "the gate is what keeps the echo out");

@@ -163,7 +163,7 @@ impl<'a> ServerEvent<'a> {
 
     /// A piece of speech as the service writes it, where it tells no times of letters.
     fn audio(text: &'a str) -> Option<Self> {
-        let mut it = Template(text);
+        let mut it = Template::new(text)?;
         it.literal(r#"{"type":"audio","audio_event":{"audio_base_64":""#)?;
         let audio = Text(Cow::Borrowed(it.string()?));
         it.literal(r#","event_id":"#)?;

@@ -264,7 +264,7 @@ impl<'a> ServerEvent<'a> {
 
     /// A piece of speech as the service writes it.
     fn audio_delta(text: &'a str) -> Option<Self> {
-        let mut it = Template(text);
+        let mut it = Template::new(text)?;
         it.literal(r#"{"type":"response.output_audio.delta","event_id":""#)?;
         it.string()?;
         it.literal(r#","response_id":""#)?;

@@ -71,7 +71,7 @@ impl<'a> FromTwilio<'a> {
 
     /// A `media` message as Twilio writes it.
     fn media(text: &'a str) -> Option<Self> {
-        let mut it = Template(text);
+        let mut it = Template::new(text)?;
         it.literal(r#"{"event":"media","sequenceNumber":""#)?;
         it.string()?;
         it.literal(r#","media":{"track":"inbound","chunk":""#)?;

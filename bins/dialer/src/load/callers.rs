@@ -33,6 +33,8 @@ const PAUSE: u64 = 5 * FRAME;
 /// A conversation's rhythm: silence, then so much speech, over and over.
 const LISTENS_FRAMES: u32 = 128;
 const SPEAKS_FRAMES: u32 = 3 * BLOCK;
+/// In every second silence a caller presses a key, at this frame of it.
+const KEY_FRAME: u32 = 40;
 
 /// A stream that was opened: everything up to `start` was said on it.
 pub(super) struct Opened {
@@ -63,6 +65,8 @@ pub(super) struct Notes {
     /// From `start` to the first sound.
     pub(super) first_audio: Spread,
     pub(super) frames_heard: u64,
+    /// Keys pressed.
+    pub(super) keys: u64,
 }
 
 #[derive(Default)]
@@ -296,16 +300,32 @@ impl Caller {
             self.stream_sid
         );
         self.peer.out.text(&self.text);
+        let key = self.conversing && place == KEY_FRAME && (frame / rhythm) % 2 == 1;
+        if key {
+            self.press();
+        }
         let sent = now();
         self.sent[frame as usize % REMEMBERED] = sent;
         self.frames += 1;
         let _ = self.peer.flush();
         if let Some(notes) = notes {
             notes.lateness.add(sent.saturating_sub(due) / 1000);
+            notes.keys += u64::from(key);
             if !self.conversing {
                 notes.sent.push((self.call, frame, sent));
             }
         }
+    }
+
+    /// Presses a key.
+    fn press(&mut self) {
+        self.sequence += 1;
+        self.peer.out.text(&format!(
+            r#"{{"event":"dtmf","streamSid":"{}","sequenceNumber":"{}","dtmf":{{"track":"inbound_track","digit":"{}"}}}}"#,
+            self.stream_sid,
+            self.sequence,
+            self.call % 10
+        ));
     }
 
     /// Tells of sound that was played to its mark.

@@ -81,6 +81,8 @@ pub(super) struct Notes {
     pub(super) interruptions: Vec<(u32, u64)>,
     /// Call and nanosecond of the first sound of an answer to a turn.
     pub(super) answers: Vec<(u32, u64)>,
+    /// Keys that it was told of.
+    pub(super) keys: u64,
     /// Blocks that did not come whole.
     pub(super) broken: u64,
     /// How long a step of the provider's loop took, in microseconds: it answers so late at most.
@@ -311,30 +313,39 @@ impl Session {
             return self.hear(token, audio, out, provider);
         }
         let Ok(event) = serde_json::from_str::<Value>(text) else { return };
+        if let Some(notes) = &mut provider.notes
+            && text.contains("pressed the key")
+        {
+            notes.keys += 1;
+        }
         match event["type"].as_str().unwrap_or_default() {
             "session.update" => {
                 let session = provider.session_object();
                 send(out, &json!({"type": "session.updated", "event_id": "event_1", "session": session}));
             }
-            "response.create" | "conversation_initiation_client_data" => {
-                if provider.character.service == Service::Elevenlabs {
-                    let format = if provider.character.audio == Audio::Ulaw { "ulaw_8000" } else { "pcm_16000" };
-                    let formats = json!({"conversation_id": "conv_load", "agent_output_audio_format": format, "user_input_audio_format": format});
-                    send(
-                        out,
-                        &json!({"type": "conversation_initiation_metadata", "conversation_initiation_metadata_event": formats}),
-                    );
-                }
-                match provider.character.behaviour {
-                    Behaviour::Echo if self.answering => (),
-                    Behaviour::Echo => {
-                        self.begin(out, provider);
-                        self.say(&provider.sounds.silence, out, provider);
-                    }
-                    Behaviour::Converse => self.answer(out, provider),
-                }
+            "conversation_initiation_client_data" => {
+                let format = if provider.character.audio == Audio::Ulaw { "ulaw_8000" } else { "pcm_16000" };
+                let formats = json!({"conversation_id": "conv_load", "agent_output_audio_format": format, "user_input_audio_format": format});
+                send(
+                    out,
+                    &json!({"type": "conversation_initiation_metadata", "conversation_initiation_metadata_event": formats}),
+                );
+                self.asked(out, provider);
             }
+            "response.create" | "user_message" => self.asked(out, provider),
             _ => (),
+        }
+    }
+
+    /// An answer is wanted.
+    fn asked(&mut self, out: &mut Out, provider: &mut Provider) {
+        match provider.character.behaviour {
+            Behaviour::Echo if self.answering => (),
+            Behaviour::Echo => {
+                self.begin(out, provider);
+                self.say(&provider.sounds.silence, out, provider);
+            }
+            Behaviour::Converse => self.answer(out, provider),
         }
     }
 

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use sim::Network;
 use sim::twiml::{self, Verb};
@@ -30,6 +31,8 @@ const CALLED: &str = "+15550100002";
 const SERVER_CORE: usize = 1;
 const OUR_CORE: usize = 0;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For a server to end by itself.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -84,6 +87,12 @@ pub(super) struct Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
+        // Asked first: a server that ends by itself writes down what it knows.
+        let _ = kill_process(Pid::from_child(&self.server), Signal::TERM);
+        let asked = Instant::now();
+        while asked.elapsed() < FAREWELL && matches!(self.server.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         for child in [&mut self.server, &mut self.provider.child] {
             let _ = child.kill();
             let _ = child.wait();
@@ -324,7 +333,6 @@ fn serve(
         .env("PUBLIC_URL", format!("http://{address}"))
         .env("OFFHOOK_DATA_DIR", folder.join("data"))
         .env("OFFHOOK_OBJECTS", "none")
-        .env("OFFHOOK_LOG", "warn")
         .env("OFFHOOK_RECORDING", setup.recording.to_string())
         .env("OFFHOOK_MAX_CALLS", "4000")
         .env("MAX_CALL_DURATION", "14400")

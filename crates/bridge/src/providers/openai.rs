@@ -90,17 +90,48 @@ pub(crate) struct OpenAi {
 struct Numbered<T> {
     next: u64,
     known: VecDeque<(String, u64, T)>,
+    latest: Latest,
+}
+
+/// The id that was asked for last, unless it is longer than the service's are. The next one is the same, fifty times a second;
+/// to see that costs no look at memory that is cold by then.
+#[derive(Default)]
+struct Latest {
+    id: [u8; 32],
+    len: usize,
+    number: u64,
+}
+
+impl Latest {
+    fn number(&self, id: &str) -> Option<u64> {
+        (self.len > 0 && &self.id[..self.len] == id.as_bytes()).then_some(self.number)
+    }
+
+    fn note(&mut self, id: &str, number: u64) {
+        self.len = 0;
+        if let Some(place) = self.id.get_mut(..id.len()) {
+            place.copy_from_slice(id.as_bytes());
+            (self.len, self.number) = (id.len(), number);
+        }
+    }
 }
 
 impl<T: Default> Numbered<T> {
     fn new(first: u64) -> Self {
-        Self { next: first, known: VecDeque::new() }
+        Self { next: first, known: VecDeque::new(), latest: Latest::default() }
     }
 
     fn number(&mut self, id: &str) -> u64 {
-        if let Some((_, number, _)) = self.known.iter().rev().find(|it| it.0 == id) {
-            return *number;
+        if let Some(number) = self.latest.number(id) {
+            return number;
         }
+        let known = self.known.iter().rev().find(|it| it.0 == id).map(|it| it.1);
+        let number = known.unwrap_or_else(|| self.add(id));
+        self.latest.note(id, number);
+        number
+    }
+
+    fn add(&mut self, id: &str) -> u64 {
         if self.known.len() == REMEMBERED {
             self.known.pop_front();
         }
@@ -565,6 +596,17 @@ impl Mapper for OpenAi {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_keep_their_numbers() {
+        let mut ids = Numbered::<()>::new(7);
+        let long = "item_".repeat(20);
+        for (id, number) in [("a", 7), ("a", 7), ("b", 8), (&long, 9), (&long, 9), ("a", 7), ("", 10), ("", 10), ("ab", 11)] {
+            assert_eq!(ids.number(id), number, "{id}");
+        }
+        (0..REMEMBERED).for_each(|it| _ = ids.number(&it.to_string()));
+        assert_eq!(ids.number("a"), 12 + REMEMBERED as u64, "it was forgotten");
+    }
 
     fn plan(url: &str, key: &str) -> OpenAiPlan {
         OpenAiPlan::new(url.parse().unwrap(), key.to_owned().into(), "gpt-realtime-2.1")

@@ -83,9 +83,11 @@ impl Call {
             self.kept.reserve_exact(KEPT_GROWTH);
         }
         self.kept.push_back(frame);
-        while self.kept.len() > most {
-            self.kept.pop_front();
-            self.counters.caller_frames_dropped += u64::from(!self.session.is_ready());
+        let excess = self.kept.len().saturating_sub(most);
+        // Not popped one by one: that would read what nobody needs any more, from memory that is cold by now.
+        self.kept.drain(..excess);
+        if !self.session.is_ready() {
+            self.counters.caller_frames_dropped += excess as u64;
         }
         if self.kept.capacity() > most + 2 * KEPT_GROWTH {
             self.kept.shrink_to(most + KEPT_GROWTH);

@@ -22,16 +22,26 @@ pub struct Level {
 impl Level {
     /// Measures `samples`; of none, silence.
     pub fn of(samples: &[i16]) -> Self {
-        // In whole numbers, whose order does not matter: several samples at a time.
-        let energy: u64 = samples.iter().map(|it| u64::from((i32::from(*it) * i32::from(*it)) as u32)).sum();
-        let mean_square = energy as f32 / samples.len().max(1) as f32;
-        Self {
-            mean_square,
-            dbfs: dbfs(mean_square),
-            peak: samples.iter().map(|it| it.unsigned_abs()).max().unwrap_or(0),
-            clipped: samples.iter().filter(|it| it.unsigned_abs() >= LARGEST).count() as u32,
-        }
+        let mean_square = energy(samples) as f32 / samples.len().max(1) as f32;
+        let peak = samples.iter().map(|it| it.unsigned_abs()).max().unwrap_or(0);
+        let clipped = if peak < LARGEST { 0 } else { samples.iter().filter(|it| it.unsigned_abs() >= LARGEST).count() as u32 };
+        Self { mean_square, dbfs: dbfs(mean_square), peak, clipped }
     }
+}
+
+/// Sum of the samples' squares. In whole numbers, whose order does not matter, and by halves of 32 bits: eight samples at a
+/// time on any processor.
+fn energy(samples: &[i16]) -> u64 {
+    let halves = samples.chunks(1 << 15).map(|some| {
+        let (mut low, mut high) = (0_u32, 0_u32);
+        for it in some {
+            let square = (i32::from(*it) * i32::from(*it)) as u32;
+            low += square & 0xFFFF;
+            high += square >> 16;
+        }
+        u64::from(low) + (u64::from(high) << 16)
+    });
+    halves.sum()
 }
 
 /// Mean square of 16-bit samples to dB below full scale.
@@ -69,6 +79,7 @@ mod tests {
         assert_eq!(level.clipped, 200);
         assert_eq!(Level::of(&[0; 160]), Level { mean_square: 0.0, dbfs: SILENT_DBFS, peak: 0, clipped: 0 });
         assert_eq!(Level::of(&[]), Level { mean_square: 0.0, dbfs: SILENT_DBFS, peak: 0, clipped: 0 });
+        assert_eq!(energy(&[i16::MIN; 100_000]), 100_000 << 30);
         let loudest = Level { mean_square: (1 << 30) as f32, dbfs: 0.0, peak: 32_768, clipped: 1 };
         assert_eq!(Level::of(&[i16::MIN]), loudest);
     }
