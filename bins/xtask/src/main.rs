@@ -7,7 +7,6 @@ mod client;
 mod fixtures;
 mod fuzz;
 mod quality;
-mod release;
 #[cfg(test)]
 mod tidy;
 
@@ -43,8 +42,6 @@ enum Task {
         #[arg(long)]
         target: Option<String>,
     },
-    /// The server, laid out by what it does most: for who wants the last tenth (needs llvm-tools; half an hour on two processors)
-    Release,
     /// Calls a core, lateness and cost, beside a bare relay; a quarter of an hour, into docs/benchmarks (wants two processors)
     Bench {
         #[command(subcommand)]
@@ -71,10 +68,6 @@ fn main() -> Result<ExitCode> {
         Task::Api => api::run(root).map(code),
         Task::Client => client::run(root).map(code),
         Task::Fuzz { seconds, target } => fuzz::run(root, seconds, target.as_deref()),
-        Task::Release => release::build(root).map(|it| {
-            println!("{}", it.display());
-            ExitCode::SUCCESS
-        }),
         Task::Bench { what: None } => bench::load(root).map(code),
         Task::Bench { what: Some(Bench::Counts) } => bench::counts(root).map(|()| ExitCode::SUCCESS),
         Task::Bench { what: Some(Bench::Quality) } => quality::run(root),
