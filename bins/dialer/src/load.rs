@@ -40,6 +40,8 @@ const GENERATOR_LATE: f64 = 8.0;
 const RATE: u32 = 50;
 /// Between TwiML and the stream, as at Twilio at best.
 const CONNECTING: Duration = Duration::from_millis(300);
+/// How often a step is tried before it has failed.
+const ATTEMPTS: usize = 3;
 /// New calls settle so long before anything is noted.
 const SETTLING: Duration = Duration::from_secs(2);
 
@@ -294,7 +296,7 @@ pub async fn steady(offhook: &Path, setup: Setup, calls: usize, time: Duration, 
     Ok(Run { setup, steps: vec![step], capacity: None })
 }
 
-/// Adds calls until frames are late or lost; a step that fails is tried once more, because machines stand still at times.
+/// Adds calls until frames are late or lost; a step that fails is tried three times, because machines stand still at times.
 ///
 /// # Errors
 /// When something does not start.
@@ -311,8 +313,12 @@ pub async fn capacity(
         load.ring_up_to(calls).await?;
         sleep(SETTLING).await;
         let mut step = load.measure(time).await?;
-        if !step.holds() || !step.is_valid() {
+        for _ in 1..ATTEMPTS {
+            if step.holds() && step.is_valid() {
+                break;
+            }
             progress(&format!("{}: once more: {}", title(setup), line(&step)));
+            sleep(SETTLING).await;
             step = load.measure(time).await?;
         }
         progress(&format!("{}: {}", title(setup), line(&step)));

@@ -134,7 +134,9 @@ impl Benchmark {
         ] {
             let found = self.capacity(run);
             let goal = format!("≥ {share} × relay");
-            rows.push(Row { what, found, unit: "calls", relay: Some(relay), goal, holds: found >= share * relay });
+            // A relay that carried nothing is a machine that stood still.
+            let holds = relay > 0.0 && found >= share * relay;
+            rows.push(Row { what, found, unit: "calls", relay: Some(relay), goal, holds });
         }
         let mut at_most = |what, found: f64, unit, relay: Option<f64>, most: f64, goal: String| {
             // What did not happen in the run is no figure.
