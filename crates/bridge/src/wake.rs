@@ -122,7 +122,7 @@ mod tests {
         assert!(wakers.serve(&waker) && !wakers.serve(Waker::noop()));
         assert_eq!(wakers.raised(), Sources::NONE);
         wakers.of(Sources::TIMER).wake_by_ref();
-        wakers.of(Sources::CALLER).clone().wake();
+        wakers.of(Sources::CALLER).wake_by_ref();
         assert_eq!(task.0.load(Ordering::Relaxed), 1);
         assert_eq!(wakers.raised(), Sources::TIMER | Sources::CALLER);
         wakers.of(Sources::SELDOM).wake_by_ref();

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use plotters::coord::combinators::IntoLogRange as _;
 use plotters::prelude::*;
 
-use super::{LATE, Run, title};
+use super::{LATE, Run, Step, title};
 
 /// Readable on white and on black.
 const INK: RGBColor = RGBColor(128, 128, 128);
@@ -19,17 +19,23 @@ const LINES: [RGBColor; 6] = [
     RGBColor(120, 120, 40),
 ];
 
-/// Writes an SVG.
+const MARGIN: u32 = 12;
+/// Height of a line of the legend.
+const LEGEND: u32 = 24;
+
+/// Writes an SVG; steps that held have a dot.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn draw(runs: &[Run], file: &Path) -> Result<()> {
     let most = runs.iter().flat_map(|it| &it.steps).map(|it| it.calls).max().unwrap_or(1);
     let failed = |error: &dyn std::fmt::Display| anyhow!("{} cannot be drawn: {error}", file.display());
-    let area = SVGBackend::new(file, (900, 460)).into_drawing_area();
+    let area = SVGBackend::new(file, (900, 460 + LEGEND * runs.len() as u32)).into_drawing_area();
     let font = ("sans-serif", 15).into_font().color(&INK);
-    let mut chart = ChartBuilder::on(&area)
-        .margin(12)
+    // Above the lines: beside them there is no place that stays free.
+    let (legend, plot) = area.split_vertically(LEGEND * runs.len() as u32 + MARGIN);
+    let mut chart = ChartBuilder::on(&plot)
+        .margin(MARGIN)
         .x_label_area_size(42)
         .y_label_area_size(64)
         .build_cartesian_2d(0..most + most / 20, (0.1_f64..300.0).log_scale())
@@ -48,21 +54,16 @@ pub fn draw(runs: &[Run], file: &Path) -> Result<()> {
     chart
         .draw_series([PathElement::new([(0, LATE), (most + most / 20, LATE)], INK.stroke_width(1))])
         .map_err(|it| failed(&it))?;
-    for (run, color) in runs.iter().zip(LINES.into_iter().cycle()) {
-        let points = run.steps.iter().map(|it| (it.calls, it.round_trip.p99_ms.max(0.1)));
-        let held = run.capacity.map_or_else(String::new, |it| format!(": {it} calls"));
-        chart
-            .draw_series(LineSeries::new(points, color.stroke_width(3)).point_size(3))
-            .map_err(|it| failed(&it))?
-            .label(format!("{}{held}", title(run.setup)))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(3)));
+    for (row, (run, color)) in runs.iter().zip(LINES.into_iter().cycle()).enumerate() {
+        let point = |it: &Step| (it.calls, it.round_trip.p99_ms.max(0.1));
+        chart.draw_series(LineSeries::new(run.steps.iter().map(point), color.stroke_width(3))).map_err(|it| failed(&it))?;
+        let held = run.steps.iter().filter(|it| it.holds()).map(|it| Circle::new(point(it), 5, color.filled()));
+        chart.draw_series(held).map_err(|it| failed(&it))?;
+        let (left, y) = (76, (MARGIN + LEGEND * row as u32 + LEGEND / 2) as i32);
+        let capacity = run.capacity.map_or_else(String::new, |it| format!(": {it} calls"));
+        let title = Text::new(format!("{}{capacity}", title(run.setup)), (left + 28, y - 6), font.clone());
+        legend.draw(&PathElement::new([(left, y), (left + 18, y)], color.stroke_width(3))).map_err(|it| failed(&it))?;
+        legend.draw(&title).map_err(|it| failed(&it))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .label_font(font)
-        .border_style(TRANSPARENT)
-        .draw()
-        .map_err(|it| failed(&it))?;
     area.present().map_err(|it| failed(&it))
 }
