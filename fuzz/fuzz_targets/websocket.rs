@@ -11,14 +11,7 @@ fuzz_target!(|input: (bool, u8, &[u8])| {
     let (server, piece, bytes) = input;
     let mut inbox = Inbox::new(if server { Role::Server } else { Role::Client }, MOST);
     for piece in bytes.chunks(usize::from(piece).max(1)) {
-        let mut piece = piece;
-        while !piece.is_empty() {
-            let room = inbox.room();
-            let len = room.len().min(piece.len());
-            room[..len].copy_from_slice(&piece[..len]);
-            inbox.filled(len);
-            piece = &piece[len..];
-        }
+        inbox.fill(piece);
         loop {
             match inbox.message() {
                 Ok(Some(_)) => (),

@@ -38,14 +38,7 @@ impl Socket {
     /// `early` came right behind the handshake. Messages may have `message_max` bytes.
     pub(crate) fn new(io: BoxIo, role: Role, message_max: usize, early: &[u8]) -> Self {
         let mut inbox = Inbox::new(role, message_max);
-        let mut early = early;
-        while !early.is_empty() {
-            let room = inbox.room();
-            let len = room.len().min(early.len());
-            room[..len].copy_from_slice(&early[..len]);
-            inbox.filled(len);
-            early = &early[len..];
-        }
+        inbox.fill(early);
         Self { io, inbox, peer_closed: false }
     }
 

@@ -147,6 +147,17 @@ impl Inbox {
         assert!(self.filled.end <= self.buffer.len(), "more was read than there was room for");
     }
 
+    /// Takes in bytes that were read elsewhere, as behind a handshake.
+    pub fn fill(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.room();
+            let len = room.len().min(bytes.len());
+            room[..len].copy_from_slice(&bytes[..len]);
+            self.filled(len);
+            bytes = &bytes[len..];
+        }
+    }
+
     /// The next whole message, if it has come.
     ///
     /// # Errors
@@ -327,20 +338,9 @@ mod tests {
 
     const MASK: Option<[u8; 4]> = Some([0x37, 0xFA, 0x21, 0x3D]);
 
-    fn receive(inbox: &mut Inbox, bytes: &[u8]) {
-        let mut bytes = bytes;
-        while !bytes.is_empty() {
-            let room = inbox.room();
-            let len = room.len().min(bytes.len());
-            room[..len].copy_from_slice(&bytes[..len]);
-            inbox.filled(len);
-            bytes = &bytes[len..];
-        }
-    }
-
     fn one(role: Role, bytes: &[u8]) -> Result<Option<String>, Violation> {
         let mut inbox = Inbox::new(role, 1000);
-        receive(&mut inbox, bytes);
+        inbox.fill(bytes);
         inbox.message().map(|it| it.map(|it| format!("{it:?}")))
     }
 
@@ -401,12 +401,12 @@ mod tests {
         let mut inbox = Inbox::new(Role::Client, 1 << 22);
         let mut head = vec![0x81, 0x7F];
         head.extend((1_u64 << 22).to_be_bytes());
-        receive(&mut inbox, &head);
+        inbox.fill(&head);
         assert_eq!(inbox.message(), Ok(None));
         assert!(inbox.take_back().is_none(), "the beginning of a message is in it");
         inbox.room();
         assert_eq!(inbox.buffer.len(), BUFFER_BYTES, "4 MB were announced, 10 bytes came");
-        receive(&mut inbox, &vec![b'x'; 1 << 22]);
+        inbox.fill(&vec![b'x'; 1 << 22]);
         assert!(matches!(inbox.message(), Ok(Some(Message::Text(text))) if text.len() == 1 << 22));
         assert!(inbox.take_back().is_some_and(|it| it.len() >= 1 << 22), "and can be given away");
         inbox.lend(vec![0; 64]);
@@ -444,7 +444,7 @@ mod tests {
             let (mut inbox, mut found, mut at) = (Inbox::new(role, 4096), Vec::new(), 0);
             for read in reads.iter().cycle() {
                 let end = (at + read).min(bytes.len());
-                receive(&mut inbox, &bytes[at..end]);
+                inbox.fill(&bytes[at..end]);
                 at = end;
                 while let Some(message) = inbox.message().unwrap() {
                     found.push(format!("{message:?}"));
@@ -459,7 +459,7 @@ mod tests {
         #[test]
         fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), server in any::<bool>()) {
             let mut inbox = Inbox::new(if server { Role::Server } else { Role::Client }, 200);
-            receive(&mut inbox, &bytes);
+            inbox.fill(&bytes);
             while let Ok(Some(_)) = inbox.message() {}
         }
     }

@@ -143,8 +143,8 @@ impl Peer {
             let whole = self.head.take().expect("it was just looked at");
             let (head, rest) = whole.split_at(end + 4);
             each(Came::Head(std::str::from_utf8(head).map_err(io::Error::other)?), &mut self.out);
-            self.inbox.room()[..rest.len()].copy_from_slice(rest);
-            read = rest.len();
+            self.inbox.fill(rest);
+            read = 0;
         }
         self.inbox.filled(read);
         while let Some(message) = self.inbox.message().map_err(io::Error::other)? {

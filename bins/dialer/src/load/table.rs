@@ -94,7 +94,7 @@ pub async fn run(offhook: &Path, progress: Progress<'_>) -> Result<Benchmark> {
         machine: machine::name(),
         kernel: said("uname", &["-sr"]),
         commit: said("git", &["describe", "--always", "--dirty"]),
-        command: "cargo xtask bench".into(),
+        command: "dialer table".into(),
         minutes: began.elapsed().as_secs_f64() / 60.0,
         runs,
         hostile,
