@@ -1,12 +1,10 @@
 //! From a media socket to a running call: the token first, everything else after.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use call::{Counters, EndReason, Event};
-use futures::FutureExt as _;
 use media::detect::LineQuality;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -17,6 +15,7 @@ use wire::websocket::{Message, Role};
 use crate::breaker::Breakers;
 use crate::directory::{Claim, Directory, Refusal, StreamToken};
 use crate::driver::Driver;
+use crate::exchange::{Broken, Exchanges};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::net::{BoxIo, Connect};
@@ -35,10 +34,15 @@ pub struct Bridge {
     pub(crate) metrics: Metrics,
     pub(crate) breakers: Breakers,
     directory: Arc<Directory>,
+    exchanges: Exchanges,
     tracker: TaskTracker,
 }
 
 impl Bridge {
+    /// With room for `calls_max` calls.
+    ///
+    /// # Panics
+    /// Outside of a runtime, which is to run the calls.
     pub fn new(
         net: Arc<dyn Connect>,
         journal: Arc<dyn Journal>,
@@ -46,8 +50,16 @@ impl Bridge {
         metrics: Metrics,
         calls_max: usize,
     ) -> Self {
-        let directory = Arc::new(Directory::new(calls_max));
-        Self { net, journal, tools, metrics, breakers: Breakers::default(), directory, tracker: TaskTracker::new() }
+        Self {
+            net,
+            journal,
+            tools,
+            metrics,
+            breakers: Breakers::default(),
+            directory: Arc::new(Directory::new(calls_max)),
+            exchanges: Exchanges::open(),
+            tracker: TaskTracker::new(),
+        }
     }
 
     /// Takes no further call while this process does not keep time, whatever the number of places.
@@ -98,10 +110,14 @@ impl Bridge {
         let fact = |fact| CallFact { call: call.clone(), tenant: tenant.clone(), epoch, fact };
         self.journal.record(fact(Fact::StreamStarted { stream_sid: start.stream_sid.clone() }));
         self.metrics.calls_active.inc();
-        let driver = Driver::new(self.clone(), plan, start.stream_sid, seat);
-        let ran = AssertUnwindSafe(driver.run(socket, commands, ringing)).catch_unwind().instrument(span.clone()).await;
+        let (bridge, inside) = (self.clone(), span.clone());
+        let run = move |place| {
+            let driver = Driver::new(bridge, plan, start.stream_sid, seat, place);
+            driver.run(socket, commands, ringing).instrument(inside)
+        };
+        let ran = self.exchanges.run(run).await;
         self.metrics.calls_active.dec();
-        if ran.is_err() {
+        if let Err(Broken) = ran {
             // The panic's own message is in the log; the caller goes on in a new stream.
             span.in_scope(|| tracing::error!("a bug of ours ended this call"));
             let ended = Event::Ended {

@@ -1,10 +1,10 @@
-//! One task per call: reads and writes both sockets, asks the [`Call`] what to do, does it.
+//! One call: reads and writes both sockets, asks the [`Call`] what to do, does it.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use call::{Action, Call, EndReason, Event, Input};
@@ -20,6 +20,7 @@ use wire::websocket::{Message, Role};
 
 use crate::accept::Bridge;
 use crate::directory::{Command, LiveControl, Order, Performed, Seat};
+use crate::exchange::{Place, came};
 use crate::history::History;
 use crate::limits;
 use crate::metrics::{DropLabels, PeerLabels};
@@ -38,8 +39,9 @@ pub(crate) struct Driver {
     bridge: Arc<Bridge>,
     plan: CallPlan,
     seat: Seat,
+    place: Place,
     started: Instant,
-    /// When the task was last woken, since the start: the time of everything it then does.
+    /// When the call was last polled, since the start: the time of everything it then does.
     now: Duration,
     call: Call,
     actions: Vec<Action>,
@@ -64,7 +66,9 @@ pub(crate) struct Driver {
     played: bool,
     /// What the caller hears goes through this.
     downlink: Chain,
-    /// What may have something: it has woken the task, or had something last time, or was never looked at.
+    /// What the timer is set to, until it has rung.
+    alarm: Option<Instant>,
+    /// What may have something: it has told so, or had something last time, or was never looked at.
     look: Sources,
 }
 
@@ -121,7 +125,7 @@ impl Allowance {
 
 impl Driver {
     /// Boxed: a future would hold it several times over.
-    pub(crate) fn new(bridge: Arc<Bridge>, mut plan: CallPlan, stream_sid: String, seat: Seat) -> Box<Self> {
+    pub(crate) fn new(bridge: Arc<Bridge>, mut plan: CallPlan, stream_sid: String, seat: Seat, place: Place) -> Box<Self> {
         Box::new(Self {
             started: Instant::now(),
             now: Duration::ZERO,
@@ -141,10 +145,12 @@ impl Driver {
             turns: 0,
             played: false,
             downlink: plan.sound.downlink(),
+            alarm: None,
             look: Sources::NONE,
             bridge,
             plan,
             seat,
+            place,
         })
     }
 
@@ -161,28 +167,24 @@ impl Driver {
             self.bridge.journal.record(self.fact(Fact::Recorded { path, length: Duration::ZERO, sha256: None }));
         }
         self.meet(ringing).await;
+        self.place.watch(caller.io(), Sources::CALLER);
         self.now = self.started.elapsed();
         self.input(Input::Tick);
         // What was read behind `start`.
         self.listen(&mut caller);
         let mut timer = pin!(sleep_until(self.started));
-        let mut wakers = Wakers::new(Waker::noop());
+        let wakers = poll_fn(|cx| Poll::Ready(Wakers::new(cx.waker()))).await;
+        self.look = Sources::ALL;
         while !self.call.is_ended() {
             let deadline = self.deadline();
             // Deadlines move on with every frame. A timer that rings too early is set again then, ten times a second instead
             // of a hundred: setting it takes the clock's lock.
-            if timer.is_elapsed() || deadline < timer.deadline() {
+            if self.alarm.is_none_or(|it| deadline < it) {
                 timer.as_mut().reset(deadline);
+                self.alarm = Some(deadline);
                 self.look |= Sources::TIMER;
             }
-            let happened = poll_fn(|cx| {
-                if !wakers.serve(cx.waker()) {
-                    wakers = Wakers::new(cx.waker());
-                    self.look = Sources::ALL;
-                }
-                self.poll(&wakers, &mut caller, &mut commands, timer.as_mut())
-            });
-            let happened = happened.await;
+            let happened = poll_fn(|_| self.poll(&wakers, &mut caller, &mut commands, timer.as_mut())).await;
             self.now = self.started.elapsed();
             self.handle(happened, &mut caller);
         }
@@ -199,7 +201,7 @@ impl Driver {
         [check, self.to_caller.patience()].into_iter().flatten().fold(due, Instant::min)
     }
 
-    /// Writes what waits, then looks at what may have something; what has nothing is left alone until it wakes the task.
+    /// Writes what waits, then looks at what may have something; what has nothing is left alone until it tells.
     fn poll(
         &mut self,
         wakers: &Wakers,
@@ -207,7 +209,17 @@ impl Driver {
         commands: &mut mpsc::Receiver<Command>,
         timer: Pin<&mut Sleep>,
     ) -> Poll<Happened> {
-        self.look |= wakers.raised();
+        let came = came();
+        self.look |= came;
+        if came.has(Sources::WOKEN) {
+            self.look |= wakers.raised();
+        }
+        if came.has(Sources::ENDING) {
+            caller.ends();
+            if let Assistant::Open(session) = &mut self.assistant {
+                session.socket().ends();
+            }
+        }
         let mut happened = Happened::default();
         let cx = &mut Context::from_waker(wakers.of(Sources::CALLER));
         if let Err(lost) = caller.poll_send(&mut self.to_caller, cx) {
@@ -227,6 +239,9 @@ impl Driver {
         if self.look.has(Sources::TIMER) {
             let rang = timer.poll(&mut Context::from_waker(wakers.of(Sources::TIMER)));
             happened.timer = self.seen(Sources::TIMER, rang).is_some();
+            if happened.timer {
+                self.alarm = None;
+            }
         }
         if self.look.has(Sources::SELDOM) {
             let seldom = self.poll_seldom(&mut Context::from_waker(wakers.of(Sources::SELDOM)), commands);
@@ -316,7 +331,7 @@ impl Driver {
             }
             Some(Prepared::Open(session, early)) => {
                 self.sessions = 1;
-                self.assistant = Assistant::Open(session);
+                self.connected(session);
                 early.iter().for_each(|it| self.input(it.input()));
             }
             None => self.open_session(0),
@@ -446,11 +461,16 @@ impl Driver {
 
     fn session_opened(&mut self, mut session: Box<Session>) {
         let begun = session.begin();
-        self.assistant = Assistant::Open(session);
-        self.look |= Sources::ASSISTANT;
+        self.connected(session);
         if let Err(Over(reason)) = begun {
             self.assistant_gone(reason);
         }
+    }
+
+    fn connected(&mut self, mut session: Box<Session>) {
+        self.place.watch(session.socket().io(), Sources::ASSISTANT);
+        self.assistant = Assistant::Open(session);
+        self.look |= Sources::ASSISTANT;
     }
 
     /// Takes in what was read from the provider's socket.
@@ -611,6 +631,7 @@ impl Driver {
         self.count_dropped("caller", self.to_caller.dropped());
         self.close_session();
         self.tools.abort_all();
+        caller.leave_exchange();
         let caller = caller.close(&mut self.to_caller, 1000, "");
         let assistant = async { while self.closing.join_next().await.is_some() {} };
         let patience = if self.misbehaved { limits::RUDE_CLOSE_TIMEOUT } else { limits::CLOSE_TIMEOUT };

@@ -1,5 +1,6 @@
 //! Connections outward, behind a trait so that tests and the demo can run on a network in memory.
 
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
@@ -24,10 +25,11 @@ use wire::websocket::Role;
 use crate::breaker::Rest;
 use crate::limits;
 use crate::socket::Socket;
+use crate::tcp::Tcp;
 
 /// A connected byte stream.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+pub trait Io: AsyncRead + AsyncWrite + Any + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Any + Send + Unpin> Io for T {}
 
 /// Any byte stream.
 pub type BoxIo = Box<dyn Io>;
@@ -65,6 +67,7 @@ impl Connect for Internet {
         Box::pin(async move {
             let socket = TcpStream::connect((host.as_str(), port)).await?;
             socket.set_nodelay(true)?;
+            let socket = Tcp::new(socket);
             if !tls {
                 return Ok(Box::new(socket) as BoxIo);
             }
@@ -186,7 +189,7 @@ pub(crate) async fn websocket(net: &dyn Connect, url: &Url, mut headers: HeaderM
 /// would go through them.
 pub fn unwrap(upgraded: Upgraded) -> (BoxIo, Bytes) {
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => return (Box::new(parts.io.into_inner()), parts.read_buf),
+        Ok(parts) => return (Box::new(Tcp::new(parts.io.into_inner())), parts.read_buf),
         Err(upgraded) => upgraded,
     };
     match upgraded.downcast::<TokioIo<BoxIo>>() {

@@ -113,6 +113,11 @@ impl Session {
         self.socket.poll_receive(cx)
     }
 
+    /// Its socket.
+    pub(crate) fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
     /// Waits for what comes next. Safe to drop at any time: nothing is lost between two polls.
     pub(crate) async fn next(&mut self) -> Result<(), Lost> {
         poll_fn(|cx| self.poll(cx)).await
@@ -234,6 +239,7 @@ impl Session {
 
     /// Closes the socket: what is queued goes out, and the provider sees a close and not a reset; within a bound.
     pub(crate) async fn close(mut self: Box<Self>) {
+        self.socket.leave_exchange();
         let _ = timeout(limits::CLOSE_TIMEOUT, self.socket.close(&mut self.outbox, 1000, "")).await;
     }
 }

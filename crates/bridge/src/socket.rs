@@ -13,6 +13,7 @@ use wire::websocket::{Inbox, Message, Role, Violation};
 use crate::net::BoxIo;
 use crate::outbox::{Outbox, Printer};
 use crate::spare::{self, Use};
+use crate::tcp::Tcp;
 
 pub(crate) struct Socket {
     io: BoxIo,
@@ -40,6 +41,25 @@ impl Socket {
         let mut inbox = Inbox::new(role, message_max);
         inbox.fill(early);
         Self { io, inbox, peer_closed: false }
+    }
+
+    /// What carries it.
+    pub(crate) fn io(&mut self) -> &mut BoxIo {
+        &mut self.io
+    }
+
+    /// The peer has closed; what it sent before may still be there.
+    pub(crate) fn ends(&mut self) {
+        if let Some(tcp) = Tcp::of(&mut self.io) {
+            tcp.ends();
+        }
+    }
+
+    /// From now on, whoever waits for it is woken.
+    pub(crate) fn leave_exchange(&mut self) {
+        if let Some(tcp) = Tcp::of(&mut self.io) {
+            tcp.take_back();
+        }
     }
 
     /// Reads what has come, once; messages are then taken by [`message`](Self::message) until there is none.

@@ -18,7 +18,12 @@ impl Sources {
     pub(crate) const TIMER: Self = Self(4);
     /// Orders from outside, a session that is being opened, tools that run.
     pub(crate) const SELDOM: Self = Self(8);
+    /// All that a waker can tell of.
     pub(crate) const ALL: Self = Self(15);
+    /// A waker has told of something.
+    pub(crate) const WOKEN: Self = Self(16);
+    /// A peer has closed its socket; there may still be something to read.
+    pub(crate) const ENDING: Self = Self(32);
     const EACH: [Self; 4] = [Self::CALLER, Self::ASSISTANT, Self::TIMER, Self::SELDOM];
 
     pub(crate) fn has(self, source: Self) -> bool {
@@ -77,16 +82,11 @@ impl Wake for Source {
 }
 
 impl Wakers {
-    /// For the task that `task` wakes. Nothing waits with them yet: every source must be looked at.
+    /// For whom `task` wakes. Nothing waits with them yet: every source must be looked at.
     pub(crate) fn new(task: &Waker) -> Self {
         let shared = Arc::new(Shared { raised: AtomicU8::new(0), task: task.clone() });
         let wakers = Sources::EACH.map(|source| Waker::from(Arc::new(Source { shared: shared.clone(), source })));
         Self { shared, wakers }
-    }
-
-    /// Whether they wake the task that `task` wakes. A task of its own keeps its waker for life.
-    pub(crate) fn serve(&self, task: &Waker) -> bool {
-        self.shared.task.will_wake(task)
     }
 
     /// What has woken the task since this was last asked. To be asked before the sources are looked at.
@@ -119,7 +119,6 @@ mod tests {
         let task = Arc::new(Task::default());
         let waker = Waker::from(task.clone());
         let wakers = Wakers::new(&waker);
-        assert!(wakers.serve(&waker) && !wakers.serve(Waker::noop()));
         assert_eq!(wakers.raised(), Sources::NONE);
         wakers.of(Sources::TIMER).wake_by_ref();
         wakers.of(Sources::CALLER).wake_by_ref();

@@ -1,0 +1,439 @@
+//! Where calls run: a loop that waits for the sockets of many calls and polls the call whose socket has something.
+//!
+//! To the runtime, hundreds of calls are one task here. A task, a readiness and a waker of each call would be as many cold
+//! lines of memory on the way of a frame, and took a quarter of its time (decision 0025). There is an exchange for each of
+//! the runtime's workers; a call stays where it began.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+use std::{io, mem};
+
+use futures::task::AtomicWaker;
+use mio::{Events, Registry, Token};
+use slab::Slab;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::{unconstrained, yield_now};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::net::BoxIo;
+use crate::tcp::Tcp;
+use crate::wake::Sources;
+
+/// Sockets that are served in a row, about two milliseconds of work: then the runtime's other tasks have their turn.
+const EVENTS_MAX: usize = 128;
+
+thread_local! {
+    /// What has come for the call that is being polled.
+    static CAME: Cell<Sources> = const { Cell::new(Sources::NONE) };
+}
+
+/// What has come for the call that is being polled, told once.
+pub(crate) fn came() -> Sources {
+    CAME.take()
+}
+
+/// Runs calls. Its loops end when it is dropped.
+pub(crate) struct Exchanges(Vec<Exchange>);
+
+struct Exchange {
+    door: Arc<Door>,
+    _attendant: AbortOnDropHandle<()>,
+}
+
+/// The call panicked, or the loop is gone with its runtime.
+#[derive(Debug)]
+pub(crate) struct Broken;
+
+/// A call is made where it runs.
+type Make = Box<dyn FnOnce(Place) -> Running + Send>;
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Through it, others reach a loop.
+#[derive(Default)]
+struct Door {
+    left: Mutex<Left>,
+    attendant: AtomicWaker,
+    /// Calls that run here.
+    calls: AtomicUsize,
+}
+
+/// What was left at the door.
+#[derive(Default)]
+struct Left {
+    coming: Vec<Make>,
+    /// Slots of calls that something else than their sockets has woken.
+    woken: Vec<usize>,
+}
+
+impl Door {
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call's place in an exchange.
+pub(crate) struct Place {
+    registry: Arc<Registry>,
+    slot: usize,
+}
+
+impl Place {
+    /// Lets the exchange watch a socket of the call, as far as it can: one in memory wakes by itself.
+    pub(crate) fn watch(&self, io: &mut BoxIo, source: Sources) {
+        if let Some(tcp) = Tcp::of(io) {
+            tcp.hand_over(&self.registry, Token(self.slot << 1 | usize::from(source == Sources::ASSISTANT)));
+        }
+    }
+}
+
+/// Whose socket it is.
+fn of(token: Token) -> (usize, Sources) {
+    (token.0 >> 1, if token.0 & 1 == 1 { Sources::ASSISTANT } else { Sources::CALLER })
+}
+
+impl Exchanges {
+    /// As many as the runtime has workers.
+    ///
+    /// # Panics
+    /// Outside of a runtime, or when the process may open no more files.
+    pub(crate) fn open() -> Self {
+        Self((0..Handle::current().metrics().num_workers()).map(|_| Exchange::open()).collect())
+    }
+
+    /// Runs what `make` makes, in the exchange with the fewest calls, to its end. It keeps its waker for life, is polled when
+    /// [`came`] has something for it or it was woken, and may be polled for nothing.
+    ///
+    /// # Errors
+    /// [`Broken`]: the others go on.
+    pub(crate) async fn run<F>(&self, make: impl FnOnce(Place) -> F + Send + 'static) -> Result<(), Broken>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (done, is_done) = oneshot::channel();
+        let make: Make = Box::new(|place| {
+            Box::pin(async move {
+                make(place).await;
+                let _ = done.send(());
+            })
+        });
+        self.fewest().receive(make);
+        is_done.await.map_err(|_| Broken)
+    }
+
+    fn fewest(&self) -> &Exchange {
+        self.0.iter().min_by_key(|it| it.door.calls.load(Ordering::Relaxed)).expect("a runtime has a worker")
+    }
+}
+
+impl Exchange {
+    fn open() -> Self {
+        let door = Arc::new(Door::default());
+        let attendant = Attendant::new(door.clone()).expect("a process may wait for sockets");
+        Self { door, _attendant: AbortOnDropHandle::new(tokio::spawn(unconstrained(attendant.run()))) }
+    }
+
+    fn receive(&self, make: Make) {
+        self.door.calls.fetch_add(1, Ordering::Relaxed);
+        self.door.left().coming.push(make);
+        self.door.attendant.wake();
+    }
+}
+
+/// A call that runs.
+struct Slot {
+    call: Running,
+    waker: Waker,
+    woken: Arc<Woken>,
+    /// What has come since it was polled.
+    came: Sources,
+}
+
+/// The waker of a slot. One that outlives its call wakes the next in the slot for nothing.
+struct Woken {
+    slot: usize,
+    /// It is noted at the door.
+    noted: AtomicBool,
+    door: Arc<Door>,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.noted.swap(true, Ordering::AcqRel) {
+            self.door.left().woken.push(self.slot);
+            self.door.attendant.wake();
+        }
+    }
+}
+
+/// The calls of an exchange.
+#[derive(Default)]
+struct Calls {
+    slots: Slab<Slot>,
+    /// Slots for which something has come.
+    due: Vec<usize>,
+}
+
+impl Calls {
+    fn note(&mut self, slot: usize, came: Sources) {
+        if let Some(it) = self.slots.get_mut(slot) {
+            if it.came == Sources::NONE {
+                self.due.push(slot);
+            }
+            it.came |= came;
+        }
+    }
+
+    /// Polls the calls that are due; returns how many are over.
+    fn serve(&mut self) -> usize {
+        let (mut due, mut over) = (mem::take(&mut self.due), 0);
+        for slot in due.drain(..) {
+            over += usize::from(self.poll(slot));
+        }
+        self.due = due;
+        over
+    }
+
+    /// Polls a call; tells whether it is over. A panic of its ends it, and nobody else notices.
+    fn poll(&mut self, slot: usize) -> bool {
+        let Some(it) = self.slots.get_mut(slot) else { return false };
+        CAME.set(mem::take(&mut it.came));
+        let (call, mut cx) = (it.call.as_mut(), Context::from_waker(&it.waker));
+        let polled = catch_unwind(AssertUnwindSafe(|| call.poll(&mut cx)));
+        let over = !matches!(polled, Ok(Poll::Pending));
+        if over {
+            let call = self.slots.remove(slot);
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(call)));
+        }
+        over
+    }
+}
+
+/// The loop.
+struct Attendant {
+    door: Arc<Door>,
+    poll: AsyncFd<mio::Poll>,
+    registry: Arc<Registry>,
+    events: Events,
+    calls: Calls,
+    /// Lists to leave at the door for those that are taken.
+    left: Left,
+}
+
+impl Attendant {
+    #[allow(unsafe_code)]
+    fn new(door: Arc<Door>) -> io::Result<Self> {
+        let poll = mio::Poll::new()?;
+        let registry = Arc::new(poll.registry().try_clone()?);
+        // SAFETY: a `Poll` has one descriptor from its making to its end, and gives no other.
+        let poll = unsafe { AsyncFd::register_with_interest(poll, Interest::READABLE)? };
+        Ok(Self {
+            door,
+            poll,
+            registry,
+            events: Events::with_capacity(EVENTS_MAX),
+            calls: Calls::default(),
+            left: Left::default(),
+        })
+    }
+
+    async fn run(mut self) {
+        loop {
+            if poll_fn(|cx| self.poll_turn(cx)).await {
+                yield_now().await;
+            }
+        }
+    }
+
+    /// Polls every call for which something has come; tells whether more may have.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.door.attendant.register(cx.waker());
+        self.look_at_door();
+        let more = self.look_at_sockets(cx);
+        if self.calls.due.is_empty() && !more {
+            return Poll::Pending;
+        }
+        self.door.calls.fetch_sub(self.calls.serve(), Ordering::Relaxed);
+        Poll::Ready(more)
+    }
+
+    fn look_at_door(&mut self) {
+        mem::swap(&mut self.left, &mut self.door.left());
+        for make in self.left.coming.drain(..) {
+            let entry = self.calls.slots.vacant_entry();
+            let slot = entry.key();
+            let place = Place { registry: self.registry.clone(), slot };
+            let woken = Arc::new(Woken { slot, noted: AtomicBool::new(false), door: self.door.clone() });
+            entry.insert(Slot { call: make(place), waker: woken.clone().into(), woken, came: Sources::NONE });
+            self.calls.note(slot, Sources::WOKEN);
+        }
+        for slot in self.left.woken.drain(..) {
+            if let Some(it) = self.calls.slots.get(slot) {
+                it.woken.noted.store(false, Ordering::Release);
+            }
+            self.calls.note(slot, Sources::WOKEN);
+        }
+    }
+
+    /// Notes whose sockets have something; tells whether more may have. When no call is due, it has asked to be
+    /// woken.
+    fn look_at_sockets(&mut self, cx: &mut Context<'_>) -> bool {
+        // It fails when its runtime ends, and this loop with it.
+        while let Poll::Ready(Ok(mut ready)) = self.poll.poll_read_ready_mut(cx) {
+            if let Err(error) = ready.get_inner_mut().poll(&mut self.events, Some(Duration::ZERO)) {
+                tracing::warn!(%error, "sockets could not be looked at, which is tried again");
+                return true;
+            }
+            for event in &self.events {
+                let (slot, source) = of(event.token());
+                let ending = event.is_read_closed() || event.is_error();
+                self.calls.note(slot, if ending { source | Sources::ENDING } else { source });
+            }
+            if self.events.iter().count() == EVENTS_MAX {
+                return true;
+            }
+            ready.clear_ready();
+            if !self.calls.due.is_empty() {
+                return false;
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+    use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::{sleep, timeout};
+
+    /// Says what it hears until its peer closes, as a call does: by what has come, and never by a waker.
+    fn echo(io: TcpStream) -> impl FnOnce(Place) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send {
+        |place| {
+            Box::pin(async move {
+                let mut io: BoxIo = Box::new(Tcp::new(io));
+                place.watch(&mut io, Sources::CALLER);
+                let heard = poll_fn(|cx| {
+                    if came().has(Sources::ENDING) {
+                        Tcp::of(&mut io).unwrap().ends();
+                    }
+                    let mut bytes = [0; 64];
+                    loop {
+                        let mut into = ReadBuf::new(&mut bytes);
+                        match Pin::new(&mut io).poll_read(cx, &mut into) {
+                            Poll::Ready(Ok(())) if into.filled().is_empty() => return Poll::Ready(()),
+                            Poll::Ready(read) => read.unwrap(),
+                            Poll::Pending => return Poll::Pending,
+                        }
+                        assert!(Pin::new(&mut io).poll_write(cx, into.filled()).is_ready());
+                    }
+                });
+                heard.await;
+            })
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_call_is_served_however_many_speak_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let exchanges = Arc::new(Exchanges::open());
+        let (mut peers, mut calls) = (Vec::new(), Vec::new());
+        for _ in 0..3 * EVENTS_MAX {
+            peers.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            let (exchanges, io) = (exchanges.clone(), listener.accept().await.unwrap().0);
+            calls.push(tokio::spawn(async move { exchanges.run(echo(io)).await }));
+        }
+        for round in 0..20_u8 {
+            for peer in &mut peers {
+                peer.write_all(&[round; 5]).await.unwrap();
+            }
+            for peer in &mut peers {
+                let mut answer = [0; 5];
+                timeout(Duration::from_secs(20), peer.read_exact(&mut answer)).await.expect("it is served").unwrap();
+                assert_eq!(answer, [round; 5]);
+            }
+        }
+        let held = |exchanges: &Exchanges| -> Vec<usize> {
+            exchanges.0.iter().map(|it| it.door.calls.load(Ordering::Relaxed)).collect()
+        };
+        assert_eq!(held(&exchanges), [3 * EVENTS_MAX / 2; 2]);
+        drop(peers);
+        for call in calls {
+            timeout(Duration::from_secs(20), call).await.expect("the end is noticed").unwrap().unwrap();
+        }
+        assert_eq!(held(&exchanges), [0; 2]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_call() {
+        let exchanges = Exchanges::open();
+        let (say, said) = oneshot::channel::<()>();
+        let broken = exchanges.run(|_| async {
+            yield_now().await;
+            panic!("on purpose");
+        });
+        let unmade = exchanges.run(|_| -> std::future::Ready<()> { panic!("before it began") });
+        let sound = exchanges.run(|_| async {
+            said.await.unwrap();
+            sleep(Duration::from_millis(1)).await;
+        });
+        let later = async {
+            sleep(Duration::from_millis(5)).await;
+            say.send(()).unwrap();
+        };
+        let (broken, unmade, sound, ()) = tokio::join!(broken, unmade, sound, later);
+        assert!(broken.is_err() && unmade.is_err());
+        sound.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_waker_that_outlives_its_call_harms_nobody() {
+        let exchanges = Exchanges::open();
+        let (keep, kept) = oneshot::channel();
+        let over = exchanges.run(|_| poll_fn(move |cx| Poll::Ready(cx.waker().clone())).map(|it| keep.send(it).unwrap()));
+        over.await.unwrap();
+        let waker = kept.await.unwrap();
+        waker.wake_by_ref();
+        let (say, said) = oneshot::channel::<()>();
+        let next = exchanges.run(|_| async { said.await.unwrap() });
+        let noise = async {
+            for _ in 0..10 {
+                waker.wake_by_ref();
+                yield_now().await;
+            }
+            say.send(()).unwrap();
+        };
+        tokio::join!(next, noise).0.unwrap();
+    }
+
+    #[tokio::test]
+    async fn its_loops_end_with_it() {
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        let exchanges = Exchanges::open();
+        exchanges.run(|_| async {}).await.unwrap();
+        assert_eq!(tasks(), before + 1);
+        drop(exchanges);
+        for _ in 0..1000 {
+            if tasks() == before {
+                return;
+            }
+            yield_now().await;
+        }
+        panic!("a loop goes on");
+    }
+}

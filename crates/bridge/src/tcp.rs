@@ -1,0 +1,240 @@
+//! A TCP connection that the runtime watches, or, during a call, the call's exchange.
+
+use std::any::Any;
+use std::io::{self, Read, Write};
+use std::mem;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use mio::{Interest, Registry, Token};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::net::BoxIo;
+
+/// See the module.
+pub(crate) struct Tcp(Watched);
+
+enum Watched {
+    /// By the runtime: whoever waits is woken.
+    Runtime(TcpStream),
+    /// By an exchange: it polls the call when something has come, so that nobody is noted who waits.
+    Exchange(Exchanged),
+    /// By nobody: neither would have it.
+    Nobody,
+}
+
+struct Exchanged {
+    socket: mio::net::TcpStream,
+    registry: Arc<Registry>,
+    /// The last read left nothing: whoever reads on need not ask the kernel. What comes later is told of anew.
+    drained: bool,
+    /// The peer has closed. What came together with the end is told of once, so that it must be read up to the end.
+    ending: bool,
+}
+
+impl Tcp {
+    /// In the runtime's care.
+    pub(crate) fn new(socket: TcpStream) -> Self {
+        Self(Watched::Runtime(socket))
+    }
+
+    /// The TCP connection that carries `io`, encrypted or not; others, such as one in memory, wake whoever waits for them.
+    pub(crate) fn of(io: &mut BoxIo) -> Option<&mut Self> {
+        let io: &mut dyn Any = io.as_mut();
+        if io.is::<Self>() { io.downcast_mut() } else { io.downcast_mut::<TlsStream<Self>>().map(|it| it.get_mut().0) }
+    }
+
+    /// Lets `registry` watch it. One that it does not take is as good as closed.
+    pub(crate) fn hand_over(&mut self, registry: &Arc<Registry>, token: Token) {
+        let Watched::Runtime(socket) = mem::replace(&mut self.0, Watched::Nobody) else { return };
+        let watched = socket.into_std().map(mio::net::TcpStream::from_std).and_then(|mut socket| {
+            registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+            Ok(Exchanged { socket, registry: registry.clone(), drained: false, ending: false })
+        });
+        self.0 = noted(watched.map(Watched::Exchange));
+    }
+
+    /// Back to the runtime.
+    pub(crate) fn take_back(&mut self) {
+        match mem::replace(&mut self.0, Watched::Nobody) {
+            Watched::Exchange(Exchanged { mut socket, registry, .. }) => {
+                let taken = registry.deregister(&mut socket).and_then(|()| TcpStream::from_std(socket.into()));
+                self.0 = noted(taken.map(Watched::Runtime));
+            }
+            other => self.0 = other,
+        }
+    }
+
+    /// The exchange has been told that the peer closed.
+    pub(crate) fn ends(&mut self) {
+        if let Watched::Exchange(it) = &mut self.0 {
+            it.ending = true;
+        }
+    }
+}
+
+fn noted(watched: io::Result<Watched>) -> Watched {
+    watched.unwrap_or_else(|error| {
+        tracing::error!(%error, "a connection cannot be watched");
+        Watched::Nobody
+    })
+}
+
+impl Exchanged {
+    fn poll_read(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if mem::take(&mut self.drained) {
+            return Poll::Pending;
+        }
+        let room = into.initialize_unfilled();
+        let size = room.len();
+        let read = attempt(|| self.socket.read(room));
+        if let Poll::Ready(Ok(bytes)) = read {
+            self.drained = bytes < size && !self.ending;
+            into.advance(bytes);
+        }
+        read.map_ok(|_| ())
+    }
+}
+
+/// Something on a socket that does not block.
+fn attempt<T>(mut work: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> {
+    loop {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            done => return Poll::Ready(done),
+        }
+    }
+}
+
+fn unwatched<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Watched::Runtime(it) => Pin::new(it).poll_read(cx, into),
+            Watched::Exchange(it) => it.poll_read(into),
+            Watched::Nobody => unwatched(),
+        }
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Watched::Runtime(it) => Pin::new(it).poll_write(cx, bytes),
+            Watched::Exchange(it) => attempt(|| it.socket.write(bytes)),
+            Watched::Nobody => unwatched(),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Watched::Runtime(it) => Pin::new(it).poll_write_vectored(cx, pieces),
+            Watched::Exchange(it) => attempt(|| it.socket.write_vectored(pieces)),
+            Watched::Nobody => unwatched(),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Watched::Runtime(it) => Pin::new(it).poll_shutdown(cx),
+            Watched::Exchange(it) => Poll::Ready(it.socket.shutdown(Shutdown::Write)),
+            Watched::Nobody => unwatched(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (Tcp, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Tcp::new(near), listener.accept().await.unwrap().0)
+    }
+
+    fn read(tcp: &mut Tcp, bytes: &mut [u8]) -> Poll<usize> {
+        let mut into = ReadBuf::new(bytes);
+        let polled = Pin::new(tcp).poll_read(&mut Context::from_waker(std::task::Waker::noop()), &mut into);
+        polled.map(|it| it.map(|()| into.filled().len()).unwrap())
+    }
+
+    /// Events up to one of a kind.
+    fn wait(poll: &mut mio::Poll, found: impl Fn(&mio::event::Event) -> bool) {
+        let mut events = mio::Events::with_capacity(8);
+        for _ in 0..50 {
+            poll.poll(&mut events, Some(Duration::from_millis(100))).unwrap();
+            if events.iter().any(&found) {
+                return;
+            }
+        }
+        panic!("no such event");
+    }
+
+    #[tokio::test]
+    async fn it_goes_to_an_exchange_and_back_and_loses_nothing() {
+        let mut poll = mio::Poll::new().unwrap();
+        let registry = Arc::new(poll.registry().try_clone().unwrap());
+        let (mut near, mut far) = pair().await;
+        far.write_all(b"before").await.unwrap();
+        near.hand_over(&registry, Token(7));
+        wait(&mut poll, |it| it.token() == Token(7) && it.is_readable());
+        let mut bytes = [0; 64];
+        assert_eq!(read(&mut near, &mut bytes), Poll::Ready(6));
+        assert_eq!(read(&mut near, &mut bytes), Poll::Pending, "nothing is left, and nobody asked the kernel");
+        far.write_all(b"during").await.unwrap();
+        wait(&mut poll, |it| it.is_readable());
+        assert_eq!(read(&mut near, &mut bytes[..4]), Poll::Ready(4));
+        assert_eq!(read(&mut near, &mut bytes[..4]), Poll::Ready(2), "a full buffer says nothing of what is left");
+        far.write_all(b"after").await.unwrap();
+        near.take_back();
+        assert_eq!(near.read(&mut bytes).await.unwrap(), 5);
+        near.write_all(b"answer").await.unwrap();
+        assert_eq!(far.read(&mut bytes).await.unwrap(), 6);
+    }
+
+    #[tokio::test]
+    async fn an_end_that_comes_with_the_last_words_is_seen() {
+        let mut poll = mio::Poll::new().unwrap();
+        let registry = Arc::new(poll.registry().try_clone().unwrap());
+        let (mut near, mut far) = pair().await;
+        far.write_all(b"bye").await.unwrap();
+        drop(far);
+        near.hand_over(&registry, Token(0));
+        wait(&mut poll, |it| it.is_read_closed());
+        near.ends();
+        let mut bytes = [0; 64];
+        assert_eq!(read(&mut near, &mut bytes), Poll::Ready(3));
+        assert_eq!(read(&mut near, &mut bytes), Poll::Ready(0));
+    }
+
+    #[tokio::test]
+    async fn one_that_nobody_watches_is_closed() {
+        let mut near = Tcp(Watched::Nobody);
+        assert_eq!(near.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::NotConnected);
+        assert_eq!(near.write(b"x").await.unwrap_err().kind(), io::ErrorKind::NotConnected);
+    }
+}
