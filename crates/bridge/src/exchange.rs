@@ -15,6 +15,7 @@ use std::time::Duration;
 use std::{io, mem};
 
 use futures::task::AtomicWaker;
+use futures::{FutureExt as _, TryFutureExt as _};
 use mio::{Events, Registry, Token};
 use slab::Slab;
 use tokio::io::Interest;
@@ -114,19 +115,16 @@ impl Exchanges {
     ///
     /// # Errors
     /// [`Broken`]: the others go on.
-    pub(crate) async fn run<F>(&self, make: impl FnOnce(Place) -> F + Send + 'static) -> Result<(), Broken>
+    pub(crate) fn run<F, M>(&self, make: M) -> impl Future<Output = Result<(), Broken>> + use<F, M>
     where
         F: Future<Output = ()> + Send + 'static,
+        M: FnOnce(Place) -> F + Send + 'static,
     {
         let (done, is_done) = oneshot::channel();
-        let make: Make = Box::new(|place| {
-            Box::pin(async move {
-                make(place).await;
-                let _ = done.send(());
-            })
-        });
-        self.fewest().receive(make);
-        is_done.await.map_err(|_| Broken)
+        // Whoever waits, and what runs, hold nothing of what it is made of.
+        let make = |place| -> Running { Box::pin(make(place).map(|()| _ = done.send(()))) };
+        self.fewest().receive(Box::new(make));
+        is_done.map_err(|_| Broken)
     }
 
     fn fewest(&self) -> &Exchange {
@@ -275,8 +273,12 @@ impl Attendant {
             let entry = self.calls.slots.vacant_entry();
             let slot = entry.key();
             let place = Place { registry: self.registry.clone(), slot };
+            let Ok(call) = catch_unwind(AssertUnwindSafe(|| make(place))) else {
+                self.door.calls.fetch_sub(1, Ordering::Relaxed);
+                continue;
+            };
             let woken = Arc::new(Woken { slot, noted: AtomicBool::new(false), door: self.door.clone() });
-            entry.insert(Slot { call: make(place), waker: woken.clone().into(), woken, came: Sources::NONE });
+            entry.insert(Slot { call, waker: woken.clone().into(), woken, came: Sources::NONE });
             self.calls.note(slot, Sources::WOKEN);
         }
         for slot in self.left.woken.drain(..) {
@@ -316,7 +318,6 @@ impl Attendant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::FutureExt as _;
     use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::{sleep, timeout};

@@ -1,6 +1,6 @@
-//! What woke a call's task: every source has a waker of its own, so that a task looks at what has something and leaves the
-//! rest alone. A look at a socket, a queue or a timer that has nothing costs several lines of memory that are cold after
-//! twenty milliseconds and hundreds of calls.
+//! What has something for a call. Its exchange tells of sockets; every other source has a waker of its own, so that a call
+//! looks at what has something and leaves the rest alone. A look at a socket, a queue or a timer that has nothing costs
+//! several lines of memory that are cold after twenty milliseconds and hundreds of calls.
 
 use std::ops::{BitOr, BitOrAssign};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl BitOrAssign for Sources {
     }
 }
 
-/// The wakers of one task.
+/// The wakers of one call.
 #[derive(Debug)]
 pub(crate) struct Wakers {
     shared: Arc<Shared>,
@@ -58,9 +58,9 @@ pub(crate) struct Wakers {
 
 #[derive(Debug)]
 struct Shared {
-    /// Sources that have woken the task since it last asked.
+    /// Sources that have woken the call since it last asked.
     raised: AtomicU8,
-    task: Waker,
+    call: Waker,
 }
 
 struct Source {
@@ -74,22 +74,22 @@ impl Wake for Source {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Whoever raised the first has woken the task, which has not asked yet.
+        // Whoever raised the first has woken the call, which has not asked yet.
         if self.shared.raised.fetch_or(self.source.0, Ordering::AcqRel) == 0 {
-            self.shared.task.wake_by_ref();
+            self.shared.call.wake_by_ref();
         }
     }
 }
 
 impl Wakers {
-    /// For whom `task` wakes. Nothing waits with them yet: every source must be looked at.
-    pub(crate) fn new(task: &Waker) -> Self {
-        let shared = Arc::new(Shared { raised: AtomicU8::new(0), task: task.clone() });
+    /// For the call that `call` wakes. Nothing waits with them yet: every source must be looked at.
+    pub(crate) fn new(call: &Waker) -> Self {
+        let shared = Arc::new(Shared { raised: AtomicU8::new(0), call: call.clone() });
         let wakers = Sources::EACH.map(|source| Waker::from(Arc::new(Source { shared: shared.clone(), source })));
         Self { shared, wakers }
     }
 
-    /// What has woken the task since this was last asked. To be asked before the sources are looked at.
+    /// What has woken the call since this was last asked. To be asked before the sources are looked at.
     pub(crate) fn raised(&self) -> Sources {
         Sources(self.shared.raised.swap(0, Ordering::AcqRel))
     }
@@ -106,26 +106,26 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     #[derive(Default)]
-    struct Task(AtomicUsize);
+    struct Woken(AtomicUsize);
 
-    impl Wake for Task {
+    impl Wake for Woken {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     #[test]
-    fn a_task_is_woken_once_and_told_by_whom() {
-        let task = Arc::new(Task::default());
-        let waker = Waker::from(task.clone());
+    fn a_call_is_woken_once_and_told_by_whom() {
+        let call = Arc::new(Woken::default());
+        let waker = Waker::from(call.clone());
         let wakers = Wakers::new(&waker);
         assert_eq!(wakers.raised(), Sources::NONE);
         wakers.of(Sources::TIMER).wake_by_ref();
         wakers.of(Sources::CALLER).wake_by_ref();
-        assert_eq!(task.0.load(Ordering::Relaxed), 1);
+        assert_eq!(call.0.load(Ordering::Relaxed), 1);
         assert_eq!(wakers.raised(), Sources::TIMER | Sources::CALLER);
         wakers.of(Sources::SELDOM).wake_by_ref();
-        assert_eq!(task.0.load(Ordering::Relaxed), 2, "it has asked, so it must be woken again");
+        assert_eq!(call.0.load(Ordering::Relaxed), 2, "it has asked, so it must be woken again");
         assert_eq!(wakers.raised(), Sources::SELDOM);
     }
 }

@@ -18,6 +18,8 @@ const STEP: usize = 80;
 const STEP_MS: u32 = 10;
 /// Of quiet audio, and of speech that was confirmed, the classifier hears one step in this time.
 const SETTLED_STEP_MS: u64 = 100;
+/// Of an utterance that goes on after a pause, until it is confirmed again.
+const RESUMED_STEP_MS: u64 = 20;
 /// Levels below this never count as speech, in dB below full scale.
 const QUIETEST_SPEECH_DBFS: f32 = -52.0;
 /// Speech stands this far above the noise floor.
@@ -193,11 +195,12 @@ impl SpeechDetector {
         let audible = loud && level.dbfs > echo_dbfs;
         // The dearest judge, nine tenths of the detector's time, is asked about every step that may begin speech, and about one
         // in ten of the others: of quiet ones, from which it learns the noise of the line, and of those inside of speech, where
-        // a first doubt makes it be asked about every step. To ask about every other step that may begin speech finds it 20 ms
-        // later.
-        let confirmed = self.voiced_ms >= CONFIRM_MS;
-        let asked = (audible && !confirmed) || self.now_ms.is_multiple_of(SETTLED_STEP_MS);
-        let classified = if asked { self.classifier.is_voice(&self.step) } else { confirmed };
+        // a first doubt makes it be asked more often. To ask about every other step that may begin speech finds it 20 ms later;
+        // of those that may go on with it, it makes no difference.
+        let (confirmed, begun) = (self.voiced_ms >= CONFIRM_MS, self.quiet_ms.is_some());
+        let open = audible && !confirmed && (!begun || self.now_ms.is_multiple_of(RESUMED_STEP_MS));
+        let asked = open || self.now_ms.is_multiple_of(SETTLED_STEP_MS);
+        let classified = if asked { self.classifier.is_voice(&self.step) } else { self.voiced_ms > 0 };
         let voiced = audible && classified;
         self.voiced_ms = if voiced { (self.voiced_ms + STEP_MS).min(CONFIRM_MS) } else { 0 };
         self.quiet_ms = match self.quiet_ms {
