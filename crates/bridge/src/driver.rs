@@ -13,7 +13,7 @@ use media::Frame;
 use media::enhance::Chain;
 use media::g711::ulaw;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use wire::twilio::FromTwilio;
 use wire::websocket::{Message, Role};
@@ -175,6 +175,7 @@ impl Driver {
         let mut timer = pin!(sleep_until(self.started));
         let wakers = poll_fn(|cx| Poll::Ready(Wakers::new(cx.waker()))).await;
         self.look = Sources::ALL;
+        let mut row = 0;
         while !self.call.is_ended() {
             let deadline = self.deadline();
             // Deadlines move on with every frame. A timer that rings too early is set again then, ten times a second instead
@@ -184,9 +185,18 @@ impl Driver {
                 self.alarm = Some(deadline);
                 self.look |= Sources::TIMER;
             }
-            let happened = poll_fn(|_| self.poll(&wakers, &mut caller, &mut commands, timer.as_mut())).await;
+            let happened = poll_fn(|_| {
+                let polled = self.poll(&wakers, &mut caller, &mut commands, timer.as_mut());
+                row = if polled.is_pending() { 0 } else { row + 1 };
+                polled
+            });
+            let happened = happened.await;
             self.now = self.started.elapsed();
             self.handle(happened, &mut caller);
+            if row == limits::HAPPENINGS_IN_A_ROW {
+                yield_now().await;
+                row = 0;
+            }
         }
         self.leave(caller).await;
     }

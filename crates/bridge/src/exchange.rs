@@ -29,8 +29,8 @@ use crate::net::BoxIo;
 use crate::tcp::Tcp;
 use crate::wake::Sources;
 
-/// Sockets that are served in a row, about two milliseconds of work: then the runtime's other tasks have their turn.
-const EVENTS_MAX: usize = 128;
+/// Calls that are polled in a row, about two milliseconds of work: then the runtime's other tasks have their turn.
+const ROW: usize = 128;
 
 thread_local! {
     /// What has come for the call that is being polled.
@@ -237,34 +237,31 @@ impl Attendant {
         let registry = Arc::new(poll.registry().try_clone()?);
         // SAFETY: a `Poll` has one descriptor from its making to its end, and gives no other.
         let poll = unsafe { AsyncFd::register_with_interest(poll, Interest::READABLE)? };
-        Ok(Self {
-            door,
-            poll,
-            registry,
-            events: Events::with_capacity(EVENTS_MAX),
-            calls: Calls::default(),
-            left: Left::default(),
-        })
+        Ok(Self { door, poll, registry, events: Events::with_capacity(ROW), calls: Calls::default(), left: Left::default() })
     }
 
     async fn run(mut self) {
+        let mut row = 0;
         loop {
-            if poll_fn(|cx| self.poll_turn(cx)).await {
+            row += poll_fn(|cx| self.poll_turn(cx)).await;
+            if row >= ROW {
                 yield_now().await;
+                row = 0;
             }
         }
     }
 
-    /// Polls every call for which something has come; tells whether more may have.
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Polls every call for which something has come, and tells how many.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         self.door.attendant.register(cx.waker());
         self.look_at_door();
-        let more = self.look_at_sockets(cx);
-        if self.calls.due.is_empty() && !more {
+        self.look_at_sockets(cx);
+        let due = self.calls.due.len();
+        if due == 0 {
             return Poll::Pending;
         }
         self.door.calls.fetch_sub(self.calls.serve(), Ordering::Relaxed);
-        Poll::Ready(more)
+        Poll::Ready(due)
     }
 
     fn look_at_door(&mut self) {
@@ -289,29 +286,28 @@ impl Attendant {
         }
     }
 
-    /// Notes whose sockets have something; tells whether more may have. When no call is due, it has asked to be
-    /// woken.
-    fn look_at_sockets(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Notes whose sockets have something. When no call is due, it has asked to be woken.
+    fn look_at_sockets(&mut self, cx: &mut Context<'_>) {
         // It fails when its runtime ends, and this loop with it.
         while let Poll::Ready(Ok(mut ready)) = self.poll.poll_read_ready_mut(cx) {
             if let Err(error) = ready.get_inner_mut().poll(&mut self.events, Some(Duration::ZERO)) {
                 tracing::warn!(%error, "sockets could not be looked at, which is tried again");
-                return true;
+                cx.waker().wake_by_ref();
+                return;
             }
             for event in &self.events {
                 let (slot, source) = of(event.token());
                 let ending = event.is_read_closed() || event.is_error();
                 self.calls.note(slot, if ending { source | Sources::ENDING } else { source });
             }
-            if self.events.iter().count() == EVENTS_MAX {
-                return true;
+            // Else there may be more.
+            if self.events.iter().count() < ROW {
+                ready.clear_ready();
             }
-            ready.clear_ready();
             if !self.calls.due.is_empty() {
-                return false;
+                return;
             }
         }
-        false
     }
 }
 
@@ -353,7 +349,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let exchanges = Arc::new(Exchanges::open());
         let (mut peers, mut calls) = (Vec::new(), Vec::new());
-        for _ in 0..3 * EVENTS_MAX {
+        for _ in 0..3 * ROW {
             peers.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
             let (exchanges, io) = (exchanges.clone(), listener.accept().await.unwrap().0);
             calls.push(tokio::spawn(async move { exchanges.run(echo(io)).await }));
@@ -371,7 +367,7 @@ mod tests {
         let held = |exchanges: &Exchanges| -> Vec<usize> {
             exchanges.0.iter().map(|it| it.door.calls.load(Ordering::Relaxed)).collect()
         };
-        assert_eq!(held(&exchanges), [3 * EVENTS_MAX / 2; 2]);
+        assert_eq!(held(&exchanges), [3 * ROW / 2; 2]);
         drop(peers);
         for call in calls {
             timeout(Duration::from_secs(20), call).await.expect("the end is noticed").unwrap().unwrap();
@@ -419,6 +415,28 @@ mod tests {
             say.send(()).unwrap();
         };
         tokio::join!(next, noise).0.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_call_that_never_rests_leaves_the_others_their_turn() {
+        let exchanges = Exchanges::open();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let restless = exchanges.run(|_| {
+            poll_fn(move |cx| {
+                cx.waker().wake_by_ref();
+                if stopped.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+            })
+        });
+        let task = tokio::spawn(async move {
+            sleep(Duration::from_millis(1)).await;
+            stop.store(true, Ordering::Relaxed);
+        });
+        let other = exchanges.run(|_| sleep(Duration::from_millis(1)));
+        let (restless, other, task) = tokio::join!(restless, other, task);
+        restless.unwrap();
+        other.unwrap();
+        task.unwrap();
     }
 
     #[tokio::test]

@@ -36,6 +36,8 @@ pub const ASSISTANT_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 pub const CALLER_MESSAGES_PER_SECOND: u32 = 200;
 /// Messages from Twilio in one burst, after a stall of the network.
 pub const CALLER_MESSAGES_BURST: u32 = 1000;
+/// Times in a row that something may happen on a call before the others have their turn: a read of 8 kB each.
+pub const HAPPENINGS_IN_A_ROW: u32 = 16;
 /// Broken messages from Twilio before the call is ended.
 pub const CALLER_FAULTS_MAX: u32 = 10;
 /// Broken messages from a provider before its session is given up.
