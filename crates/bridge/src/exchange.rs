@@ -1,7 +1,7 @@
 //! Where calls run: a loop that waits for the sockets of many calls and polls the call whose socket has something.
 //!
 //! To the runtime, hundreds of calls are one task here. A task, a readiness and a waker of each call would be as many cold
-//! lines of memory on the way of a frame, and took a quarter of its time (decision 0025). There is an exchange for each of
+//! lines of memory on the way of a frame, and took a fifth of its time (decision 0025). There is an exchange for each of
 //! the runtime's workers; a call stays where it began.
 
 use std::cell::Cell;

@@ -20,6 +20,8 @@ pub(crate) struct Socket {
     inbox: Inbox,
     /// The peer has sent its close: nothing more will come.
     peer_closed: bool,
+    /// An encrypted connection has not passed on yet all that it was given.
+    held_back: bool,
 }
 
 /// The connection is of no more use.
@@ -40,7 +42,7 @@ impl Socket {
     pub(crate) fn new(io: BoxIo, role: Role, message_max: usize, early: &[u8]) -> Self {
         let mut inbox = Inbox::new(role, message_max);
         inbox.fill(early);
-        Self { io, inbox, peer_closed: false }
+        Self { io, inbox, peer_closed: false, held_back: false }
     }
 
     /// What carries it.
@@ -97,6 +99,9 @@ impl Socket {
 
     /// Writes what waits, as far as the peer takes it; what it does not is written when it does, if this is polled then.
     pub(crate) fn poll_send<P: Printer>(&mut self, outbox: &mut Outbox<P>, cx: &mut Context<'_>) -> Result<(), Lost> {
+        if self.held_back {
+            self.poll_pass_on(cx)?;
+        }
         loop {
             let bytes = outbox.bytes();
             if bytes.is_empty() {
@@ -108,11 +113,15 @@ impl Socket {
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Pending => return if outbox.wait(Instant::now()) { Ok(()) } else { Err(Lost::Stalled) },
             }
-            // Encrypted connections keep what they were given until they are told.
-            if let Poll::Ready(Err(error)) = Pin::new(&mut self.io).poll_flush(cx) {
-                return Err(error.into());
-            }
+            self.poll_pass_on(cx)?;
         }
+    }
+
+    /// Encrypted connections keep what they were given until they are told, and then what the peer does not take.
+    fn poll_pass_on(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
+        let passed_on = Pin::new(&mut self.io).poll_flush(cx)?;
+        self.held_back = passed_on.is_pending();
+        Ok(())
     }
 
     /// Waits for what comes next, read once.
@@ -149,5 +158,64 @@ impl Socket {
         });
         farewell.await;
         let _ = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twilio::{Clear, TwilioPrinter};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::task::Waker;
+    use tokio::io::{AsyncRead, AsyncWrite};
+
+    /// Takes everything, and passes it on when the peer takes something.
+    #[derive(Clone, Default)]
+    struct Encrypted {
+        taken: Arc<AtomicUsize>,
+        passed_on: Arc<AtomicUsize>,
+        blocked: Arc<AtomicBool>,
+    }
+
+    impl AsyncRead for Encrypted {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Encrypted {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.taken.fetch_add(bytes.len(), Ordering::Relaxed);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.blocked.load(Ordering::Relaxed) {
+                return Poll::Pending;
+            }
+            self.passed_on.store(self.taken.load(Ordering::Relaxed), Ordering::Relaxed);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_an_encrypted_connection_held_back_is_passed_on_later() {
+        let io = Encrypted::default();
+        let mut socket = Socket::new(Box::new(io.clone()), Role::Client, 1024, &[]);
+        let mut outbox = Outbox::new(TwilioPrinter::new("MZ0".into()), Role::Client, 4);
+        let cx = &mut Context::from_waker(Waker::noop());
+        io.blocked.store(true, Ordering::Relaxed);
+        outbox.control(Clear).unwrap();
+        socket.poll_send(&mut outbox, cx).unwrap();
+        assert!(io.taken.load(Ordering::Relaxed) > 0);
+        assert_eq!(io.passed_on.load(Ordering::Relaxed), 0);
+        io.blocked.store(false, Ordering::Relaxed);
+        socket.poll_send(&mut outbox, cx).unwrap();
+        assert_eq!(io.passed_on.load(Ordering::Relaxed), io.taken.load(Ordering::Relaxed), "nothing new was queued");
     }
 }
