@@ -1,8 +1,8 @@
 //! Where calls run: a loop that waits for the sockets of many calls and polls the call whose socket has something.
 //!
 //! To the runtime, hundreds of calls are one task here. A task, a readiness and a waker of each call would be as many cold
-//! lines of memory on the way of a frame, and took a fifth of its time (decision 0025). There is an exchange for each of
-//! the runtime's workers; a call stays where it began.
+//! lines of memory on the way of a frame; decision 0025 has what that costs. There is an exchange for each of the runtime's
+//! workers; a call stays where it began.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -62,6 +62,8 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Default)]
 struct Door {
     left: Mutex<Left>,
+    /// Something was left: most turns of a loop find nothing, and need no lock to see it.
+    has_left: AtomicBool,
     attendant: AtomicWaker,
     /// Calls that run here.
     calls: AtomicUsize,
@@ -76,7 +78,24 @@ struct Left {
 }
 
 impl Door {
-    fn left(&self) -> MutexGuard<'_, Left> {
+    fn leave(&self, what: impl FnOnce(&mut Left)) {
+        let mut left = self.lock();
+        what(&mut left);
+        self.has_left.store(true, Ordering::Release);
+        drop(left);
+        self.attendant.wake();
+    }
+
+    /// Takes what was left, and puts an empty list there.
+    fn take(&self, lists: &mut Left) {
+        if self.has_left.load(Ordering::Acquire) {
+            let mut left = self.lock();
+            self.has_left.store(false, Ordering::Release);
+            mem::swap(lists, &mut left);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Left> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -141,8 +160,7 @@ impl Exchange {
 
     fn receive(&self, make: Make) {
         self.door.calls.fetch_add(1, Ordering::Relaxed);
-        self.door.left().coming.push(make);
-        self.door.attendant.wake();
+        self.door.leave(|it| it.coming.push(make));
     }
 }
 
@@ -170,8 +188,7 @@ impl Wake for Woken {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.noted.swap(true, Ordering::AcqRel) {
-            self.door.left().woken.push(self.slot);
-            self.door.attendant.wake();
+            self.door.leave(|it| it.woken.push(self.slot));
         }
     }
 }
@@ -231,11 +248,11 @@ struct Attendant {
 }
 
 impl Attendant {
-    #[allow(unsafe_code)]
     fn new(door: Arc<Door>) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
         let registry = Arc::new(poll.registry().try_clone()?);
-        // SAFETY: a `Poll` has one descriptor from its making to its end, and gives no other.
+        // SAFETY: a `Poll` has one descriptor from its making to its end, and gives no other. The safe way in is deprecated.
+        #[allow(unsafe_code)]
         let poll = unsafe { AsyncFd::register_with_interest(poll, Interest::READABLE)? };
         Ok(Self { door, poll, registry, events: Events::with_capacity(ROW), calls: Calls::default(), left: Left::default() })
     }
@@ -265,7 +282,7 @@ impl Attendant {
     }
 
     fn look_at_door(&mut self) {
-        mem::swap(&mut self.left, &mut self.door.left());
+        self.door.take(&mut self.left);
         for make in self.left.coming.drain(..) {
             let entry = self.calls.slots.vacant_entry();
             let slot = entry.key();
