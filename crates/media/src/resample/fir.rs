@@ -8,6 +8,7 @@
 //! give the same bytes: wider registers compute more outputs at a time, never one output in another order. The loops run
 //! taps outside and a block of outputs inside: that vectorises, where one dot product per output does not.
 
+use std::array::from_fn;
 use std::sync::LazyLock;
 
 /// Taps of each polyphase branch; every prototype has 58 per phase.
@@ -35,7 +36,7 @@ impl Prototype {
             .map(|line| line.trim().parse().expect("filters/ hold numbers"))
             .collect();
         assert_eq!(taps.len(), TAPS_PER_PHASE * factor, "filters/ hold {TAPS_PER_PHASE} taps a phase");
-        let phase = |p: usize| std::array::from_fn(|j| taps[p + factor * j]);
+        let phase = |p: usize| from_fn(|j| taps[p + factor * j]);
         Self { phases: (0..factor).map(phase).collect() }
     }
 }
@@ -84,6 +85,12 @@ fn convolve<const LANES: usize>(taps: &[f32; TAPS_PER_PHASE], window: &Window, s
 }
 
 #[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn convolve_avx512(taps: &[f32; TAPS_PER_PHASE], window: &Window, sums: &mut [f32; BLOCK]) {
+    convolve::<80>(taps, window, sums);
+}
+
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn convolve_avx2(taps: &[f32; TAPS_PER_PHASE], window: &Window, sums: &mut [f32; BLOCK]) {
     convolve::<80>(taps, window, sums);
@@ -92,10 +99,13 @@ fn convolve_avx2(taps: &[f32; TAPS_PER_PHASE], window: &Window, sums: &mut [f32;
 /// [`convolve`] as wide as this CPU can.
 #[inline]
 fn accumulate(taps: &[f32; TAPS_PER_PHASE], window: &Window, sums: &mut [f32; BLOCK]) {
+    // SAFETY: the CPU is asked in front of each. The first CPUs with AVX-512 slow their clock where it is used; those that
+    // also have VBMI2 do not.
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the line above has asked the CPU.
-        #[allow(unsafe_code)]
+    #[allow(unsafe_code)]
+    if std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512vbmi2") {
+        return unsafe { convolve_avx512(taps, window, sums) };
+    } else if std::arch::is_x86_feature_detected!("avx2") {
         return unsafe { convolve_avx2(taps, window, sums) };
     }
     convolve::<40>(taps, window, sums);
@@ -132,21 +142,27 @@ impl Upsampler {
 
     /// Appends exactly `factor` samples to `out` for every sample of `input`.
     pub fn process(&mut self, input: &[i16], out: &mut Vec<i16>) {
-        let (factor, prototype) = (self.factor, prototype(self.factor));
+        match self.factor {
+            2 => self.process_by::<2>(input, out),
+            3 => self.process_by::<3>(input, out),
+            _ => self.process_by::<6>(input, out),
+        }
+    }
+
+    fn process_by<const FACTOR: usize>(&mut self, input: &[i16], out: &mut Vec<i16>) {
+        let prototype = prototype(FACTOR);
         for chunk in input.chunks(BLOCK) {
             for (slot, sample) in self.window[HISTORY..].iter_mut().zip(chunk) {
                 *slot = f32::from(*sample);
             }
-            let base = out.len();
-            out.resize(base + chunk.len() * factor, 0);
-            for (p, taps) in prototype.phases.iter().enumerate() {
+            let mut phases = [[0; BLOCK]; FACTOR];
+            for (phase, taps) in phases.iter_mut().zip(&prototype.phases) {
                 let mut sums = [0.0; BLOCK];
                 accumulate(taps, &self.window, &mut sums);
-                let rounded: [i16; BLOCK] = sums.map(|it| to_sample(it * factor as f32));
-                for (slot, sample) in out[base + p..].iter_mut().step_by(factor).zip(&rounded[..chunk.len()]) {
-                    *slot = *sample;
-                }
+                *phase = sums.map(|it| to_sample(it * FACTOR as f32));
             }
+            let samples: [[i16; FACTOR]; BLOCK] = from_fn(|i| from_fn(|p| phases[p][i]));
+            out.extend_from_slice(samples[..chunk.len()].as_flattened());
             self.window.copy_within(chunk.len()..chunk.len() + HISTORY, 0);
         }
     }
@@ -181,16 +197,23 @@ impl Downsampler {
 
     /// Appends one sample to `out` for every `factor` samples of input, counted across calls.
     pub fn process(&mut self, input: &[i16], out: &mut Vec<i16>) {
-        let factor = self.factor();
-        for chunk in input.chunks(BLOCK * factor) {
-            self.sort(chunk);
-            let kept = (self.phase + chunk.len()).div_ceil(factor) - self.phase.div_ceil(factor);
-            self.phase = (self.phase + chunk.len()) % factor;
+        match self.factor() {
+            2 => self.process_by::<2>(input, out),
+            3 => self.process_by::<3>(input, out),
+            _ => self.process_by::<6>(input, out),
+        }
+    }
+
+    fn process_by<const FACTOR: usize>(&mut self, input: &[i16], out: &mut Vec<i16>) {
+        for chunk in input.chunks(BLOCK * FACTOR) {
+            self.sort::<FACTOR>(chunk);
+            let kept = (self.phase + chunk.len()).div_ceil(FACTOR) - self.phase.div_ceil(FACTOR);
+            self.phase = (self.phase + chunk.len()) % FACTOR;
             if kept == 0 {
                 continue;
             }
             let mut sums = [0.0; BLOCK];
-            for (branch, taps) in self.branches.iter_mut().zip(&prototype(factor).phases) {
+            for (branch, taps) in self.branches.iter_mut().zip(&prototype(FACTOR).phases) {
                 accumulate(taps, branch, &mut sums);
                 branch.copy_within(kept..kept + HISTORY + 1, 0);
             }
@@ -200,17 +223,20 @@ impl Downsampler {
 
     /// Puts every input into its branch. Output m is Σ h[i]·x[factor·m − i]: the kept input itself belongs to branch 0,
     /// the ones after it to branch factor−1 … 1 of the output that comes next.
-    fn sort(&mut self, chunk: &[i16]) {
-        let factor = self.factor();
+    fn sort<const FACTOR: usize>(&mut self, chunk: &[i16]) {
         for (p, branch) in self.branches.iter_mut().enumerate() {
             // Inputs since the last kept one when this branch's turn comes.
-            let turn = (factor - p) % factor;
-            let first = (turn + factor - self.phase) % factor;
+            let turn = (FACTOR - p) % FACTOR;
+            let first = (turn + FACTOR - self.phase) % FACTOR;
             // A kept input in between moves it on by an output.
             let slot = usize::from(turn > 0 && (self.phase == 0 || turn < self.phase));
-            let samples = chunk.get(first..).unwrap_or_default().iter().step_by(factor);
-            for (place, sample) in branch[HISTORY + slot..].iter_mut().zip(samples) {
-                *place = f32::from(*sample);
+            let (groups, rest) = chunk.get(first..).unwrap_or_default().as_chunks::<FACTOR>();
+            let (places, behind) = branch[HISTORY + slot..].split_at_mut(groups.len());
+            for (place, group) in places.iter_mut().zip(groups) {
+                *place = f32::from(group[0]);
+            }
+            if let (Some(place), Some(last)) = (behind.first_mut(), rest.first()) {
+                *place = f32::from(*last);
             }
         }
     }
@@ -258,7 +284,7 @@ mod tests {
         let taps = &prototype(3).phases[1];
         // The rule itself: one output, one tap after the other.
         let expected: [f32; BLOCK] =
-            std::array::from_fn(|i| taps.iter().enumerate().fold(0.0, |sum: f32, (j, tap)| sum + tap * window[HISTORY + i - j]));
+            from_fn(|i| taps.iter().enumerate().fold(0.0, |sum: f32, (j, tap)| sum + tap * window[HISTORY + i - j]));
         let of = |run: fn(&[f32; TAPS_PER_PHASE], &Window, &mut [f32; BLOCK])| {
             let mut sums = [0.0; BLOCK];
             run(taps, &window, &mut sums);
@@ -267,6 +293,13 @@ mod tests {
         assert_eq!(of(convolve::<1>), expected.map(f32::to_bits));
         assert_eq!(of(convolve::<40>), expected.map(f32::to_bits));
         assert_eq!(of(convolve::<80>), expected.map(f32::to_bits));
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the line above has asked the CPU.
+            #[allow(unsafe_code)]
+            let of_avx2 = of(|taps, window, sums| unsafe { convolve_avx2(taps, window, sums) });
+            assert_eq!(of_avx2, expected.map(f32::to_bits));
+        }
         assert_eq!(of(accumulate), expected.map(f32::to_bits));
     }
 
