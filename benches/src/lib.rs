@@ -143,7 +143,7 @@ impl CallerToAssistant {
         let Ok(FromTwilio::Media { payload, .. }) = FromTwilio::parse(text) else { unreachable!("it is a media message") };
         wire::audio::decode(&payload, &mut self.audio).expect("it is base64");
         for frame in Frame::cut(&self.audio) {
-            self.call.handle(self.now, Input::CallerAudio(frame), &mut self.actions);
+            self.call.handle(self.now, Input::CallerAudio(&frame), &mut self.actions);
         }
         for action in self.actions.drain(..) {
             if let Action::SendToAssistant(frame) = action {

@@ -440,7 +440,7 @@ impl Driver {
                     if let Some(recorder) = &mut self.recorder {
                         recorder.caller(&frame);
                     }
-                    self.call.handle(self.now, Input::CallerAudio(frame), &mut self.actions);
+                    self.call.handle(self.now, Input::CallerAudio(&frame), &mut self.actions);
                 }
                 spare::give(Use::Decoded, audio);
                 self.perform();
@@ -541,9 +541,11 @@ impl Driver {
     fn perform(&mut self) {
         let mut stalled = false;
         let mut actions = std::mem::take(&mut self.actions);
-        for action in actions.drain(..) {
+        // By reference: most of them are frames.
+        for action in &actions {
             stalled |= self.act(action).is_err();
         }
+        actions.clear();
         self.actions = actions;
         if stalled && matches!(self.assistant, Assistant::Open(_)) {
             tracing::warn!("the provider does not read");
@@ -551,7 +553,7 @@ impl Driver {
         }
     }
 
-    fn act(&mut self, action: Action) -> Result<(), Stalled> {
+    fn act(&mut self, action: &Action) -> Result<(), Stalled> {
         match action {
             Action::SendToAssistant(frame) => {
                 if let Assistant::Open(session) = &mut self.assistant {
@@ -560,17 +562,23 @@ impl Driver {
             }
             Action::PlayToCaller(frame) => {
                 // Silence that only carries a background sound is no first audio.
-                if frame != Frame::SILENCE && !std::mem::replace(&mut self.played, true) {
+                if *frame != Frame::SILENCE && !std::mem::replace(&mut self.played, true) {
                     self.bridge.metrics.first_audio.observe(self.now.as_secs_f64());
                 }
                 self.bridge.metrics.played_frames.inc();
-                let frame = self.enhanced(frame);
+                let enhanced;
+                let frame = if self.downlink.is_empty() {
+                    frame
+                } else {
+                    enhanced = Frame::from_ulaw(&self.downlink.process(frame).map(ulaw::encode));
+                    &enhanced
+                };
                 if let Some(recorder) = &mut self.recorder {
-                    recorder.play(&frame);
+                    recorder.play(frame);
                 }
-                self.to_caller.media(Media::Frame(frame));
+                self.to_caller.media(Media::Frame(*frame));
             }
-            Action::MarkCaller(mark) => self.to_caller.media(Media::Mark(mark)),
+            Action::MarkCaller(mark) => self.to_caller.media(Media::Mark(*mark)),
             Action::ClearCaller => {
                 self.to_caller.discard_media();
                 if let Some(recorder) = &mut self.recorder {
@@ -580,33 +588,26 @@ impl Driver {
                 let _ = self.to_caller.control(Clear);
             }
             Action::RunTool { id, name, arguments } => {
-                let (call, tenant) = (self.plan.call.clone(), self.plan.tenant.clone());
+                let (call, tenant, id) = (self.plan.call.clone(), self.plan.tenant.clone(), id.clone());
+                let (name, arguments) = (name.clone(), arguments.clone());
                 let answer = self.bridge.tools.run(ToolRequest { call, tenant, id: id.clone(), name, arguments });
                 self.tools.spawn(async move { (id, answer.await) });
                 self.look |= Sources::SELDOM;
             }
-            Action::Record(event) => self.record(event),
+            Action::Record(event) => self.record(event.clone()),
             Action::ConnectAssistant { candidate } => {
                 self.close_session();
-                self.open_session(candidate);
+                self.open_session(*candidate);
             }
             Action::CloseAssistant => self.close_session(),
             Action::CloseCaller => self.to_caller.close(1000, ""),
             other => {
                 if let Assistant::Open(session) = &mut self.assistant {
-                    return session.perform(&other);
+                    return session.perform(other);
                 }
             }
         }
         Ok(())
-    }
-
-    fn enhanced(&mut self, frame: Frame) -> Frame {
-        if self.downlink.is_empty() {
-            return frame;
-        }
-        let codes = self.downlink.process(&frame).map(ulaw::encode);
-        Frame::from_ulaw(&codes)
     }
 
     fn record(&mut self, event: Event) {

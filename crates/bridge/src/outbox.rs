@@ -16,7 +16,7 @@ pub(crate) trait Printer: Send + 'static {
     type Media: Send + 'static;
     type Control: Send + 'static;
     /// Replaces `out` by the message; `false` when there is nothing to send.
-    fn media(&mut self, media: Self::Media, out: &mut String) -> bool;
+    fn media(&mut self, media: &Self::Media, out: &mut String) -> bool;
     /// Same for a control entry.
     fn control(&mut self, control: Self::Control, out: &mut String) -> bool;
     /// The thread's queue for audio, lent to whoever has something to send and given back when it is sent.
@@ -167,7 +167,8 @@ impl<P: Printer> Outbox<P> {
                 Control::Close(code, reason) => close = Some((code, reason)),
             }
         }
-        while let Some(media) = self.media.pop_front() {
+        // Printed where they lie: frames are the largest things that are moved about.
+        for media in &self.media {
             if self.printer.media(media, text) {
                 let mask = self.bytes.mask();
                 websocket::print_text(&mut self.bytes.buffer, text, mask);
@@ -220,7 +221,7 @@ mod tests {
         type Media = u32;
         type Control = &'static str;
 
-        fn media(&mut self, media: u32, out: &mut String) -> bool {
+        fn media(&mut self, media: &u32, out: &mut String) -> bool {
             *out = media.to_string();
             true
         }

@@ -204,8 +204,8 @@ impl Session {
     }
 
     /// Caller audio; the oldest gives way when the provider does not keep up.
-    pub(crate) fn hear(&mut self, frame: Frame) {
-        self.outbox.media(frame);
+    pub(crate) fn hear(&mut self, frame: &Frame) {
+        self.outbox.media(*frame);
     }
 
     /// Performs what the call wants of the provider.

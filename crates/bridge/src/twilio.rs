@@ -42,11 +42,11 @@ impl Printer for TwilioPrinter {
     type Media = Media;
     type Control = Clear;
 
-    fn media(&mut self, media: Media, out: &mut String) -> bool {
+    fn media(&mut self, media: &Media, out: &mut String) -> bool {
         match media {
             Media::Frame(frame) => wire::twilio::print_media(out, &self.stream_sid, frame.ulaw()),
             Media::Mark(mark) => {
-                print_mark_name(mark, &mut self.name);
+                print_mark_name(*mark, &mut self.name);
                 wire::twilio::print_mark(out, &self.stream_sid, &self.name);
             }
         }

@@ -44,7 +44,7 @@ impl Printer for UplinkPrinter {
     type Media = Frame;
     type Control = UplinkControl;
 
-    fn media(&mut self, frame: Frame, out: &mut String) -> bool {
+    fn media(&mut self, frame: &Frame, out: &mut String) -> bool {
         if self.transcoder.is_passthrough() {
             (self.print)(out, frame.ulaw());
             return true;
@@ -54,7 +54,7 @@ impl Printer for UplinkPrinter {
             self.transcoder.push(frame.ulaw(), &mut converted);
         } else {
             let mut pcm = spare::take(Use::Decoded);
-            pcm.extend(self.chain.process(&frame).iter().flat_map(|it| it.to_le_bytes()));
+            pcm.extend(self.chain.process(frame).iter().flat_map(|it| it.to_le_bytes()));
             self.transcoder.push(&pcm, &mut converted);
             spare::give(Use::Decoded, pcm);
         }

@@ -13,7 +13,7 @@ pub enum Input<'a> {
     /// Time went by; see [`Call::deadline`](crate::Call::deadline).
     Tick,
     /// Up to 20 ms from the caller.
-    CallerAudio(Frame),
+    CallerAudio(&'a Frame),
     /// A key of the caller's.
     CallerKey(char),
     /// Twilio echoed a mark.

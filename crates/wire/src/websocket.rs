@@ -275,12 +275,20 @@ fn close(payload: &[u8]) -> Result<Message<'_>, Violation> {
 }
 
 fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
-    let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
-    let (whole, rest) = payload.as_chunks_mut::<8>();
+    let wide = [mask; 8];
+    let (whole, rest) = payload.as_chunks_mut::<32>();
     for it in whole {
-        *it = (u64::from_ne_bytes(*it) ^ wide).to_ne_bytes();
+        xor(it, wide.as_flattened());
     }
-    for (byte, key) in rest.iter_mut().zip(mask.iter().cycle()) {
+    let (words, rest) = rest.as_chunks_mut::<4>();
+    for it in words {
+        xor(it, &mask);
+    }
+    xor(rest, &mask);
+}
+
+fn xor(bytes: &mut [u8], key: &[u8]) {
+    for (byte, key) in bytes.iter_mut().zip(key) {
         *byte ^= key;
     }
 }

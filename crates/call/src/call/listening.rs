@@ -24,23 +24,23 @@ const OPENING_PAUSE: Duration = Duration::from_millis(500);
 const OPENING_MAX: Duration = Duration::from_secs(5);
 
 impl Call {
-    pub(super) fn caller_audio(&mut self, now: Duration, frame: Frame, actions: &mut Vec<Action>) {
+    pub(super) fn caller_audio(&mut self, now: Duration, frame: &Frame, actions: &mut Vec<Action>) {
         self.counters.caller_frames += 1;
         self.timers.set(Timer::Media, Some(now + self.config.media_timeout));
         self.measure_arrival(now, frame);
-        self.compare_with_played(now, &frame);
+        self.compare_with_played(now, frame);
         let speech = self.detector.push(frame.ulaw()).speech;
         let deaf = self.is_deaf();
         if self.opening_held && speech {
             self.callee_speaks(now);
         }
         if !deaf {
-            self.listen(now, &frame, speech, actions);
+            self.listen(now, frame, speech, actions);
         }
-        let frame = if deaf { Frame::SILENCE } else { frame };
+        let frame = if deaf { &Frame::SILENCE } else { frame };
         self.keep(frame);
         if self.session.is_ready() && matches!(self.phase, Phase::Talking | Phase::Ending { .. }) {
-            actions.push(Action::SendToAssistant(frame));
+            actions.push(Action::SendToAssistant(*frame));
         }
     }
 
@@ -75,14 +75,14 @@ impl Call {
     }
 
     /// Keeps what a new session would have to hear: everything since the caller began, else a little.
-    fn keep(&mut self, frame: Frame) {
+    fn keep(&mut self, frame: &Frame) {
         let waiting = self.unheard || matches!(self.phase, Phase::Connecting);
         let most = if waiting { self.config.preroll_frames_max } else { KEPT_IN_SILENCE.min(self.config.preroll_frames_max) };
         if self.kept.len() == self.kept.capacity() {
             // Doubling would hold a hundred frames that are never there.
             self.kept.reserve_exact(KEPT_GROWTH);
         }
-        self.kept.push_back(frame);
+        self.kept.push_back(*frame);
         let excess = self.kept.len().saturating_sub(most);
         // Not popped one by one: that would read what nobody needs any more, from memory that is cold by now.
         self.kept.drain(..excess);
@@ -106,7 +106,7 @@ impl Call {
     }
 
     /// Jitter as RFC 3550 (section 6.4.1) smooths it. On TCP nothing is lost or reordered, only late.
-    fn measure_arrival(&mut self, now: Duration, frame: Frame) {
+    fn measure_arrival(&mut self, now: Duration, frame: &Frame) {
         let due = Duration::from_millis((frame.ulaw().len() / BYTES_PER_MS) as u64);
         if let Some(last) = self.last_frame.replace(now) {
             let gap = now.saturating_sub(last);

@@ -203,8 +203,8 @@ impl Bench {
             }
             ["bye"] => self.input(now, Input::AssistantEnded(EndReason::AssistantHungUp)),
             ["drain"] => self.input(now, Input::Drain),
-            ["frame"] => self.input(now, Input::CallerAudio(Frame::SILENCE)),
-            ["voice"] => self.input(now, Input::CallerAudio(Frame::from_ulaw(&VOICE[..160]))),
+            ["frame"] => self.input(now, Input::CallerAudio(&Frame::SILENCE)),
+            ["voice"] => self.input(now, Input::CallerAudio(&Frame::from_ulaw(&VOICE[..160]))),
             ["until"] => self.advance(now),
             _ => panic!("unknown line: {line}"),
         }
@@ -560,7 +560,7 @@ fn a_caller_who_speaks_before_the_farewell_is_not_hung_up_on() {
 fn arrival_is_measured() {
     let mut call = Call::new(config());
     for ms in [0, 20, 40, 140, 140, 140, 160] {
-        call.handle(Duration::from_millis(ms), Input::CallerAudio(Frame::SILENCE), &mut Vec::new());
+        call.handle(Duration::from_millis(ms), Input::CallerAudio(&Frame::SILENCE), &mut Vec::new());
     }
     let counters = call.counters();
     assert_eq!(counters.longest_gap, Duration::from_millis(100));
@@ -875,7 +875,7 @@ fn an_echo_is_no_interruption() {
         bench.input(Duration::ZERO, Input::AssistantAudio { response: ResponseId(1), item: ItemId(1), ulaw: &speech[..40_000] });
         for (index, frame) in echo[..40_000].chunks(160).enumerate() {
             let now = Duration::from_millis(index as u64 * 20);
-            bench.input(now, Input::CallerAudio(Frame::from_ulaw(frame)));
+            bench.input(now, Input::CallerAudio(&Frame::from_ulaw(frame)));
             if index == 100 {
                 bench.input(now, Input::CallerSpeechStarted);
             }
@@ -901,11 +901,11 @@ fn a_protected_greeting_is_heard_out_and_the_assistant_hears_nothing_meanwhile()
     assert!(!said.contains("clear") && !said.contains("cancel"), "{said}");
     let mut actions = Vec::new();
     let voice = Frame::from_ulaw(&VOICE[..160]);
-    bench.call.handle(Duration::from_millis(1010), Input::CallerAudio(voice), &mut actions);
+    bench.call.handle(Duration::from_millis(1010), Input::CallerAudio(&voice), &mut actions);
     assert!(actions.contains(&Action::SendToAssistant(Frame::SILENCE)), "{actions:?}");
     actions.clear();
     bench.advance(Duration::from_millis(1400));
-    bench.call.handle(Duration::from_millis(1400), Input::CallerAudio(voice), &mut actions);
+    bench.call.handle(Duration::from_millis(1400), Input::CallerAudio(&voice), &mut actions);
     assert!(actions.contains(&Action::SendToAssistant(voice)), "heard again: {actions:?}");
 }
 
@@ -1805,8 +1805,8 @@ proptest! {
                 20 if step.ms < 520 => Input::Control(Control::Transfer("desk")),
                 20 if step.ms < 600 => Input::Usage { input_tokens: u64::from(step.ms) * 4, cached_tokens: 0, output_tokens: 1 },
                 21 if step.ms < 100 => Input::Drain,
-                22 => Input::CallerAudio(Frame::from_ulaw(&VOICE[..160])),
-                _ => Input::CallerAudio(Frame::SILENCE),
+                22 => Input::CallerAudio(&Frame::from_ulaw(&VOICE[..160])),
+                _ => Input::CallerAudio(&Frame::SILENCE),
             };
             let was_ended = call.is_ended();
             if let Input::AssistantAudio { response, .. } = input && !was_ended {
