@@ -370,6 +370,18 @@ mod tests {
         );
     }
 
+    /// Section 5.3: octet i is combined with octet i mod 4 of the key.
+    #[test]
+    fn the_key_repeats_every_four_bytes() {
+        for size in 0..100 {
+            let payload: Vec<u8> = (0..size).collect();
+            let expected: Vec<u8> = payload.iter().enumerate().map(|(i, it)| it ^ MASK.unwrap()[i % 4]).collect();
+            let mut masked = payload;
+            apply_mask(&mut masked, MASK.unwrap());
+            assert_eq!(masked, expected, "{size} bytes");
+        }
+    }
+
     #[test]
     fn what_the_standard_forbids_is_named() {
         let protocol = |bytes: &[u8]| matches!(one(Role::Client, bytes), Err(Violation::Protocol(_)));
