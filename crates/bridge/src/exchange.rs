@@ -35,11 +35,18 @@ const ROW: usize = 128;
 thread_local! {
     /// What has come for the call that is being polled.
     static CAME: Cell<Sources> = const { Cell::new(Sources::NONE) };
+    /// Polls of calls so far.
+    static POLLS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// What has come for the call that is being polled, told once.
 pub(crate) fn came() -> Sources {
     CAME.take()
+}
+
+/// Which poll of a call this is. Sockets are looked at between two: what comes from now on is told of in a later one.
+pub(crate) fn poll_number() -> u64 {
+    POLLS.get()
 }
 
 /// Runs calls. Its loops end when it is dropped.
@@ -225,6 +232,7 @@ impl Calls {
     fn poll(&mut self, slot: usize) -> bool {
         let Some(it) = self.slots.get_mut(slot) else { return false };
         CAME.set(mem::take(&mut it.came));
+        POLLS.set(POLLS.get() + 1);
         let (call, mut cx) = (it.call.as_mut(), Context::from_waker(&it.waker));
         let polled = catch_unwind(AssertUnwindSafe(|| call.poll(&mut cx)));
         let over = !matches!(polled, Ok(Poll::Pending));
@@ -454,6 +462,33 @@ mod tests {
         restless.unwrap();
         other.unwrap();
         task.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_comes_between_two_polls_is_read_though_the_last_read_left_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let io = listener.accept().await.unwrap().0;
+        let exchanges = Exchanges::open();
+        let ((read, was_read), (go_on, goes_on)) = (oneshot::channel(), oneshot::channel());
+        let call = exchanges.run(|place| async move {
+            let mut io: BoxIo = Box::new(Tcp::new(io));
+            place.watch(&mut io, Sources::CALLER);
+            let mut bytes = [0; 64];
+            assert_eq!(io.read(&mut bytes).await.unwrap(), 5);
+            read.send(()).unwrap();
+            goes_on.await.unwrap();
+            assert_eq!(io.read(&mut bytes).await.unwrap(), 6);
+        });
+        peer.write_all(b"first").await.unwrap();
+        was_read.await.unwrap();
+        peer.write_all(b"second").await.unwrap();
+        // The loop is told of it, once, while the call waits for something else.
+        for _ in 0..1000 {
+            yield_now().await;
+        }
+        go_on.send(()).unwrap();
+        timeout(Duration::from_secs(20), call).await.expect("it is read").unwrap();
     }
 
     #[tokio::test]

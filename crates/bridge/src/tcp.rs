@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::exchange::poll_number;
 use crate::net::BoxIo;
 
 /// See the module.
@@ -30,8 +31,9 @@ enum Watched {
 struct Exchanged {
     socket: mio::net::TcpStream,
     registry: Arc<Registry>,
-    /// The last read left nothing: whoever reads on need not ask the kernel. What comes later is told of anew.
-    drained: bool,
+    /// The poll of the call in which a read left nothing: whoever reads on in it need not ask the kernel. What comes later is
+    /// told of anew, once: a later poll must ask.
+    drained: Option<u64>,
     /// The peer has closed. What came together with the end is told of once, so that it must be read up to the end.
     ending: bool,
 }
@@ -53,7 +55,7 @@ impl Tcp {
         let Watched::Runtime(socket) = mem::replace(&mut self.0, Watched::Nobody) else { return };
         let watched = socket.into_std().map(mio::net::TcpStream::from_std).and_then(|mut socket| {
             registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-            Ok(Exchanged { socket, registry: registry.clone(), drained: false, ending: false })
+            Ok(Exchanged { socket, registry: registry.clone(), drained: None, ending: false })
         });
         self.0 = noted(watched.map(Watched::Exchange));
     }
@@ -86,14 +88,14 @@ fn noted(watched: io::Result<Watched>) -> Watched {
 
 impl Exchanged {
     fn poll_read(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if mem::take(&mut self.drained) {
+        if self.drained.take() == Some(poll_number()) {
             return Poll::Pending;
         }
         let room = into.initialize_unfilled();
         let size = room.len();
         let read = attempt(|| self.socket.read(room));
         if let Poll::Ready(Ok(bytes)) = read {
-            self.drained = bytes < size && !self.ending;
+            self.drained = (bytes < size && !self.ending).then(poll_number);
             into.advance(bytes);
         }
         read.map_ok(|_| ())
