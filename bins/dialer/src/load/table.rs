@@ -225,7 +225,8 @@ impl Benchmark {
             "# What it carries\n\n\
              Made by `{}` in {:.0} minutes; the figures of every step are in [load.json](load.json). The server is alone on one\n\
              core, callers and providers share another. *Relay* is the bare relay of `dialer`, measured in the same run: epoll, no\n\
-             JSON, no state, no record. Times differ between machines; ratios to the relay much less.\n\n\
+             JSON, no state, no record. Times differ between machines, ratios to the relay less; where others share the machine, both\n\
+             differ from one run to the next.\n\n\
              {}, {}, commit {}.\n\n![Lateness over calls](load.svg)\n\n\
              | | found | relay | ratio | to reach | |\n|---|---|---|---|---|---|\n",
             self.command, self.minutes, self.machine, self.kernel, self.commit
