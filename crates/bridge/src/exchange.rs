@@ -93,9 +93,13 @@ impl Door {
         self.attendant.wake();
     }
 
+    fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Acquire)
+    }
+
     /// Takes what was left, and puts an empty list there.
     fn take(&self, lists: &mut Left) {
-        if self.has_left.load(Ordering::Acquire) {
+        if self.has_left() {
             let mut left = self.lock();
             self.has_left.store(false, Ordering::Release);
             mem::swap(lists, &mut left);
@@ -269,7 +273,9 @@ impl Attendant {
         let mut row = 0;
         loop {
             row += poll_fn(|cx| self.poll_turn(cx)).await;
-            if row >= ROW {
+            // A call that woke itself, such as one that is flooded, has given up its turn for others, whose sockets and timers
+            // only the runtime sees.
+            if row >= ROW || self.door.has_left() {
                 yield_now().await;
                 row = 0;
             }
@@ -285,6 +291,9 @@ impl Attendant {
         if due == 0 {
             return Poll::Pending;
         }
+        // What is left from now on is found without being woken: a task that is, comes back before the runtime has looked at
+        // sockets and timers, sixty times.
+        self.door.attendant.take();
         self.door.calls.fetch_sub(self.calls.serve(), Ordering::Relaxed);
         Poll::Ready(due)
     }
@@ -462,6 +471,38 @@ mod tests {
         restless.unwrap();
         other.unwrap();
         task.unwrap();
+    }
+
+    /// Counted in turns of the restless one, since time says nothing here.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn sockets_and_timers_are_looked_at_between_two_turns_of_a_call_that_never_rests() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let io = listener.accept().await.unwrap().0;
+        tokio::spawn(async move {
+            let exchanges = Exchanges::open();
+            let turns = Arc::new(AtomicUsize::new(0));
+            let counted = turns.clone();
+            let _restless = tokio::spawn(exchanges.run(move |_| {
+                poll_fn(move |cx| {
+                    cx.waker().wake_by_ref();
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    Poll::Pending
+                })
+            }));
+            let _echo = tokio::spawn(exchanges.run(echo(io)));
+            let mut answer = [0; 5];
+            let mut most = 0;
+            for _ in 0..20 {
+                let before = turns.load(Ordering::Relaxed);
+                peer.write_all(b"hello").await.unwrap();
+                peer.read_exact(&mut answer).await.unwrap();
+                most = most.max(turns.load(Ordering::Relaxed) - before);
+            }
+            assert!(most < 10, "{most} turns until it was answered");
+        })
+        .await
+        .unwrap();
     }
 
     #[tokio::test]
