@@ -218,6 +218,13 @@ impl Load {
         })
     }
 
+    /// Lets calls ring until there are so many, and measures them for a time once they have settled.
+    async fn settled(&mut self, calls: usize, time: Duration) -> Result<Step> {
+        self.ring_up_to(calls).await?;
+        sleep(SETTLING).await;
+        self.measure(time).await
+    }
+
     /// Measures for a time.
     ///
     /// # Errors
@@ -275,20 +282,16 @@ fn follows(causes: &[(u32, u64)], effects: &[(u32, u64)]) -> Spread {
 /// When something does not start, or calls are left behind.
 pub async fn steady(offhook: &Path, setup: Setup, calls: usize, time: Duration, progress: Progress<'_>) -> Result<Run> {
     ensure!(time >= callers::WINDOW_MIN, "a window of less than two seconds shows nothing");
-    progress(&format!("{}: {calls} calls ring", title(setup)));
+    progress(&format!("{}: {calls} calls for {} s", title(setup), time.as_secs()));
     let mut load = Load::start(offhook, setup).await?;
     let step = if setup.behaviour == Behaviour::Converse {
         // Their beginning is part of what is measured.
         let noting = load.note().await?;
         load.ring_up_to(calls).await?;
-        progress(&format!("{}: {calls} calls for {} s", title(setup), time.as_secs()));
         sleep(time).await;
         load.measured(noting).await?
     } else {
-        load.ring_up_to(calls).await?;
-        sleep(SETTLING).await;
-        progress(&format!("{}: {calls} calls for {} s", title(setup), time.as_secs()));
-        let step = load.measure(time).await?;
+        let step = load.settled(calls, time).await?;
         if step.was_disturbed() { load.measure(time).await? } else { step }
     };
     let left = load.hang_up().await?;
@@ -296,7 +299,9 @@ pub async fn steady(offhook: &Path, setup: Setup, calls: usize, time: Duration, 
     Ok(Run { setup, steps: vec![step], capacity: None })
 }
 
-/// Adds calls until frames are late or lost; a step that fails is tried three times, because machines stand still at times.
+/// Adds calls until frames are late or lost. A step that fails is tried three times, because machines stand still at times:
+/// each time with another server and other callers, since a pause makes a call late for good that never falls silent. What the
+/// ear has yet to hear waits, and nothing catches up with it.
 ///
 /// # Errors
 /// When something does not start.
@@ -310,16 +315,15 @@ pub async fn capacity(
     let mut load = Load::start(offhook, setup).await?;
     let (mut steps, mut capacity, mut calls) = (Vec::<Step>::new(), 0, from);
     loop {
-        load.ring_up_to(calls).await?;
-        sleep(SETTLING).await;
-        let mut step = load.measure(time).await?;
+        let mut step = load.settled(calls, time).await?;
         for _ in 1..ATTEMPTS {
             if step.holds() && step.is_valid() {
                 break;
             }
             progress(&format!("{}: once more: {}", title(setup), line(&step)));
-            sleep(SETTLING).await;
-            step = load.measure(time).await?;
+            drop(load);
+            load = Load::start(offhook, setup).await?;
+            step = load.settled(calls, time).await?;
         }
         progress(&format!("{}: {}", title(setup), line(&step)));
         let (holds, valid) = (step.holds(), step.is_valid());
