@@ -36,12 +36,15 @@ pub use target::{Kind, Setup};
 pub const LATE: f64 = 20.0;
 /// A generator that is later than this says more of itself than of the server.
 const GENERATOR_LATE: f64 = 8.0;
-/// Calls that ring in a second.
+/// Calls that ring in a second, and beside so many others: beginnings are not to make late what goes on.
 const RATE: u32 = 50;
+const RATE_BESIDE_MANY: u32 = 30;
+const MANY: usize = 400;
 /// Between TwiML and the stream, as at Twilio at best.
 const CONNECTING: Duration = Duration::from_millis(300);
-/// How often a step is tried before it has failed.
-const ATTEMPTS: usize = 3;
+/// How often a step is measured with the same server and callers before it has failed, and with how many.
+const ATTEMPTS: usize = 2;
+const LOADS: usize = 2;
 /// New calls settle so long before anything is noted.
 const SETTLING: Duration = Duration::from_secs(2);
 
@@ -136,16 +139,21 @@ impl Load {
         Ok(Self { target, callers, rung: Vec::new(), idle, webhooks: Spread::default(), set_ups: Spread::default() })
     }
 
-    /// Lets calls ring, 50 a second, until there are so many.
+    /// Lets calls ring, 50 a second, 30 when they are many, until there are so many.
     ///
     /// # Errors
     /// When one does not come through.
     pub async fn ring_up_to(&mut self, calls: usize) -> Result<()> {
+        self.ring(calls.min(MANY), RATE).await?;
+        self.ring(calls, RATE_BESIDE_MANY).await
+    }
+
+    async fn ring(&mut self, calls: usize, rate: u32) -> Result<()> {
         let more = calls.saturating_sub(self.rung.len());
         let (target, callers) = (&self.target, &self.callers);
         let began = tokio::time::Instant::now();
         let ringing = (0..more as u32).map(|index| async move {
-            tokio::time::sleep_until(began + Duration::from_secs(1) * index / RATE).await;
+            tokio::time::sleep_until(began + Duration::from_secs(1) * index / rate).await;
             let (opened, rung, beginning) = target.ring(CONNECTING).await?;
             callers.add(opened);
             anyhow::Ok((rung, beginning))
@@ -299,9 +307,24 @@ pub async fn steady(offhook: &Path, setup: Setup, calls: usize, time: Duration, 
     Ok(Run { setup, steps: vec![step], capacity: None })
 }
 
-/// Adds calls until frames are late or lost. A step that fails is tried three times, because machines stand still at times:
-/// each time with another server and other callers, since a pause makes a call late for good that never falls silent. What the
-/// ear has yet to hear waits, and nothing catches up with it.
+/// Measures with ever more calls on one server, whatever comes of it.
+///
+/// # Errors
+/// When something does not start.
+pub async fn rising(offhook: &Path, setup: Setup, calls: &[usize], time: Duration, progress: Progress<'_>) -> Result<Vec<Step>> {
+    let mut load = Load::start(offhook, setup).await?;
+    let mut steps = Vec::new();
+    for calls in calls {
+        let step = load.settled(*calls, time).await?;
+        progress(&format!("{}: {}", title(setup), line(&step)));
+        steps.push(step);
+    }
+    Ok(steps)
+}
+
+/// Adds calls until frames are late or lost. A step that fails is measured again, because machines stand still at times, and
+/// then with another server and other callers: a long pause makes a call late for good that never falls silent, because what
+/// the ear has yet to hear waits, and nothing catches up with it.
 ///
 /// # Errors
 /// When something does not start.
@@ -316,13 +339,15 @@ pub async fn capacity(
     let (mut steps, mut capacity, mut calls) = (Vec::<Step>::new(), 0, from);
     loop {
         let mut step = load.settled(calls, time).await?;
-        for _ in 1..ATTEMPTS {
+        for attempt in 1..ATTEMPTS * LOADS {
             if step.holds() && step.is_valid() {
                 break;
             }
             progress(&format!("{}: once more: {}", title(setup), line(&step)));
-            drop(load);
-            load = Load::start(offhook, setup).await?;
+            if attempt.is_multiple_of(ATTEMPTS) {
+                drop(load);
+                load = Load::start(offhook, setup).await?;
+            }
             step = load.settled(calls, time).await?;
         }
         progress(&format!("{}: {}", title(setup), line(&step)));

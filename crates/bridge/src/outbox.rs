@@ -137,6 +137,12 @@ impl<P: Printer> Outbox<P> {
         self.blocked.map(|it| it + limits::WRITE_TIMEOUT)
     }
 
+    /// Whether nothing waits. Asked several times in a turn of a call, mostly for no reason.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.media.is_empty() && self.control.is_empty() && self.bytes.buffer.is_empty()
+    }
+
     /// Bytes for the socket: what it has not taken yet, else everything that waits, printed now. Empty when there is nothing.
     pub(crate) fn bytes(&mut self) -> &[u8] {
         // Only whole messages behind whole messages: what a slow peer has not begun to take may still give way.

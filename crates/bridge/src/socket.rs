@@ -103,7 +103,7 @@ impl Socket {
         if self.held_back {
             self.poll_pass_on(cx)?;
         }
-        loop {
+        while !outbox.is_empty() {
             let bytes = outbox.bytes();
             if bytes.is_empty() {
                 return Ok(());
@@ -116,6 +116,7 @@ impl Socket {
             }
             self.poll_pass_on(cx)?;
         }
+        Ok(())
     }
 
     /// Encrypted connections keep what they were given until they are told, and then what the peer does not take.

@@ -1,12 +1,6 @@
 //! Audio inside JSON: base64, standard alphabet, padded, into buffers that the caller keeps.
 
-use std::sync::LazyLock;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::GeneralPurposeConfig;
-use base64::engine::simd::Simd;
-
-static ENGINE: LazyLock<Simd> = LazyLock::new(|| Simd::standard(GeneralPurposeConfig::new()));
+use base64_simd::STANDARD;
 
 /// The text is not base64; nothing of it was used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -19,15 +13,12 @@ pub struct NotBase64;
 /// [`NotBase64`]; `audio` is then empty.
 pub fn decode(base64: &str, audio: &mut Vec<u8>) -> Result<(), NotBase64> {
     audio.clear();
-    audio.resize(base64.len() / 4 * 3 + 3, 0);
-    let decoded = ENGINE.decode_slice(base64, audio);
-    audio.truncate(*decoded.as_ref().unwrap_or(&0));
-    decoded.map(drop).map_err(|_| NotBase64)
+    STANDARD.decode_append(base64, audio).map_err(|_| NotBase64)
 }
 
 /// Appends `audio` to `text`.
 pub fn encode(audio: &[u8], text: &mut String) {
-    ENGINE.encode_string(audio, text);
+    STANDARD.encode_append(audio, text);
 }
 
 #[cfg(test)]

@@ -259,7 +259,7 @@ impl Inbox {
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Violation> {
-    std::str::from_utf8(bytes).map_err(|_| Violation::NotText)
+    simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::NotText)
 }
 
 fn close(payload: &[u8]) -> Result<Message<'_>, Violation> {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::hostile::{self, Hostile};
-use super::{Audio, Behaviour, Kind, Progress, Run, Service, Setup, Step, capacity, chart, machine, steady};
+use super::{Audio, Behaviour, Kind, Progress, Run, Service, Setup, Step, capacity, chart, machine, rising, steady};
 
 /// Calls of the runs that are not about many.
 const FEW: usize = 10;
@@ -64,15 +64,15 @@ pub async fn run(offhook: &Path, progress: Progress<'_>) -> Result<Benchmark> {
     let began = Instant::now();
     let mut runs = BTreeMap::new();
     let seconds = Duration::from_secs;
-    let relay = capacity(offhook, RELAY, (500, 50), seconds(4), progress).await?;
-    let passthrough = capacity(offhook, PASSTHROUGH, (300, 50), seconds(4), progress).await?;
+    let relay = capacity(offhook, RELAY, (600, 50), seconds(4), progress).await?;
+    let passthrough = capacity(offhook, PASSTHROUGH, (400, 50), seconds(4), progress).await?;
     let most = |it: &Run| it.capacity.unwrap_or_default().max(FEW);
     let (most_relayed, most) = (most(&relay), most(&passthrough));
     let loaded = most * 7 / 10;
     runs.insert("capacity-relay".to_owned(), relay);
     runs.insert("capacity-passthrough".to_owned(), passthrough);
-    runs.insert("capacity-24k".to_owned(), capacity(offhook, CONVERTED, (250, 50), seconds(4), progress).await?);
-    runs.insert("capacity-24k-recorded-tls".to_owned(), capacity(offhook, FULL, (100, 50), seconds(4), progress).await?);
+    runs.insert("capacity-24k".to_owned(), capacity(offhook, CONVERTED, (300, 50), seconds(4), progress).await?);
+    runs.insert("capacity-24k-recorded-tls".to_owned(), capacity(offhook, FULL, (200, 50), seconds(4), progress).await?);
     let tls = Setup { tls: true, ..PASSTHROUGH };
     let converse = Setup { behaviour: Behaviour::Converse, ..PASSTHROUGH };
     let elevenlabs = Setup { service: Service::Elevenlabs, ..PASSTHROUGH };
@@ -87,15 +87,14 @@ pub async fn run(offhook: &Path, progress: Progress<'_>) -> Result<Benchmark> {
     ] {
         runs.insert(name.to_owned(), steady(offhook, setup, calls, seconds(time), progress).await?);
     }
-    let in_turn = [
-        ("loaded-relay", RELAY, loaded),
-        ("loaded-passthrough", PASSTHROUGH, loaded),
-        ("full-relay", RELAY, most_relayed),
-        ("full-passthrough", PASSTHROUGH, most),
-    ];
-    for (name, setup, calls) in in_turn.repeat(ROUNDS) {
-        let round = steady(offhook, setup, calls, seconds(5), progress).await?;
-        runs.entry(name.to_owned()).or_insert(Run { steps: Vec::new(), ..round.clone() }).steps.extend(round.steps);
+    for _ in 0..ROUNDS {
+        for (kind, setup, most) in [("relay", RELAY, most_relayed), ("passthrough", PASSTHROUGH, most)] {
+            let steps = rising(offhook, setup, &[loaded, most], seconds(4), progress).await?;
+            for (load, step) in ["loaded", "full"].into_iter().zip(steps) {
+                let new = || Run { setup, steps: Vec::new(), capacity: None };
+                runs.entry(format!("{load}-{kind}")).or_insert_with(new).steps.push(step);
+            }
+        }
     }
     let hostile = hostile::run(offhook, PASSTHROUGH, 50, seconds(4), progress).await?;
     let said = |program: &str, arguments: &[&str]| {

@@ -1,5 +1,7 @@
 //! How loud, how clipped, how noisy.
 
+use crate::g711::ulaw;
+
 /// Level given for digital silence, dB below full scale: the smallest step of 16 bits.
 pub const SILENT_DBFS: f32 = -96.0;
 
@@ -23,25 +25,41 @@ impl Level {
     /// Measures `samples`; of none, silence.
     pub fn of(samples: &[i16]) -> Self {
         let mean_square = energy(samples) as f32 / samples.len().max(1) as f32;
-        let peak = samples.iter().map(|it| it.unsigned_abs()).max().unwrap_or(0);
+        // By the ends of the range: every processor finds them eight samples at a time.
+        let (lowest, highest) = samples.iter().fold((0_i16, 0_i16), |(low, high), it| (low.min(*it), high.max(*it)));
+        let peak = lowest.unsigned_abs().max(highest.unsigned_abs());
         let clipped = if peak < LARGEST { 0 } else { samples.iter().filter(|it| it.unsigned_abs() >= LARGEST).count() as u32 };
         Self { mean_square, dbfs: dbfs(mean_square), peak, clipped }
     }
 }
 
-/// Sum of the samples' squares. In whole numbers, whose order does not matter, and by halves of 32 bits: eight samples at a
-/// time on any processor.
+/// Sum of the samples' squares. In whole numbers, whose order does not matter; a pair's fit 32 bits, and processors have an
+/// instruction for four pairs.
 fn energy(samples: &[i16]) -> u64 {
-    let halves = samples.chunks(1 << 15).map(|some| {
-        let (mut low, mut high) = (0_u32, 0_u32);
-        for it in some {
-            let square = (i32::from(*it) * i32::from(*it)) as u32;
-            low += square & 0xFFFF;
-            high += square >> 16;
-        }
-        u64::from(low) + (u64::from(high) << 16)
-    });
-    halves.sum()
+    let square = |it: i16| i32::from(it) * i32::from(it);
+    let (pairs, last) = samples.as_chunks();
+    let pairs = pairs.iter().map(|[a, b]| u64::from(square(*a).wrapping_add(square(*b)) as u32));
+    pairs.sum::<u64>() + last.iter().map(|it| square(*it) as u64).sum::<u64>()
+}
+
+/// Squares of what μ-law codes mean.
+static SQUARES: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut code = 0;
+    while code < 256 {
+        table[code] = (ulaw::DECODE[code] as i32).pow(2) as u32;
+        code += 1;
+    }
+    table
+};
+
+/// Mean square of μ-law, dB below full scale; [`SILENT_DBFS`] at least. Four squares fit 32 bits.
+pub(super) fn ulaw_dbfs(codes: &[u8]) -> f32 {
+    let square = |code: u8| SQUARES[usize::from(code)];
+    let (fours, rest) = codes.as_chunks();
+    let fours = fours.iter().map(|[a, b, c, d]| u64::from(square(*a) + square(*b) + square(*c) + square(*d)));
+    let energy = fours.sum::<u64>() + rest.iter().map(|it| u64::from(square(*it))).sum::<u64>();
+    dbfs(energy as f32 / codes.len().max(1) as f32)
 }
 
 /// Mean square of 16-bit samples to dB below full scale.
@@ -82,5 +100,15 @@ mod tests {
         assert_eq!(energy(&[i16::MIN; 100_000]), 100_000 << 30);
         let loudest = Level { mean_square: (1 << 30) as f32, dbfs: 0.0, peak: 32_768, clipped: 1 };
         assert_eq!(Level::of(&[i16::MIN]), loudest);
+    }
+    #[test]
+    fn ulaw_is_as_loud_as_what_it_means() {
+        let codes: Vec<u8> = (0..=255).chain([0; 7]).collect();
+        for length in [0, 1, 3, 160, 263] {
+            for codes in codes.windows(length.max(1)).map(|it| &it[..length]) {
+                let samples: Vec<i16> = codes.iter().map(|it| ulaw::decode(*it)).collect();
+                assert_eq!(ulaw_dbfs(codes), Level::of(&samples).dbfs, "{codes:?}");
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 
 use webrtc_vad::{SampleRate, Vad, VadMode};
 
-use super::level::{Level, LineQuality, SILENT_DBFS, dbfs};
+use super::level::{Level, LineQuality, SILENT_DBFS, dbfs, ulaw_dbfs};
 use crate::g711::ulaw;
 
 /// Samples judged at a time: 10 ms.
@@ -159,8 +159,7 @@ impl SpeechDetector {
     /// Tells of μ-law on its way to the caller's ear, where it will have been played `in_ms` from now. For as long, and for
     /// the time an echo takes, the caller must be louder than its echo could be.
     pub fn played(&mut self, ulaw: &[u8], in_ms: u32) {
-        let energy: u64 = ulaw.iter().map(|it| u64::from(i32::from(ulaw::decode(*it)).pow(2) as u32)).sum();
-        let level = dbfs(energy as f32 / ulaw.len().max(1) as f32);
+        let level = ulaw_dbfs(ulaw);
         while self.played.back().is_some_and(|(weaker, _)| *weaker <= level) {
             self.played.pop_back();
         }

@@ -17,17 +17,6 @@ pub static DECODE: [i16; 256] = {
     table
 };
 
-/// μ-law code of every 16-bit sample, indexed by the sample's bits as `u16`.
-static ENCODE: [u8; 65_536] = {
-    let mut table = [0; 65_536];
-    let mut bits = 0;
-    while bits < 65_536 {
-        table[bits] = encode_by_rule(bits as u16 as i16);
-        bits += 1;
-    }
-    table
-};
-
 /// Expands one μ-law code to linear PCM.
 #[inline]
 pub fn decode(code: u8) -> i16 {
@@ -35,23 +24,21 @@ pub fn decode(code: u8) -> i16 {
 }
 
 /// Compresses one linear sample; values beyond ±32 635 clip.
+///
+/// The segment is where the leading one stands, and the step the four bits behind it: a float's exponent and the beginning of
+/// its fraction. Rows of samples are compressed several at a time so, which a table of 64 kB would not be.
 #[inline]
 pub fn encode(sample: i16) -> u8 {
-    ENCODE[usize::from(sample as u16)]
+    let biased = i32::from(sample).abs().min(32_635) + 132;
+    let segment_and_step = ((biased as f32).to_bits() >> 19) - ((127 + 7) << 4);
+    let mask = if sample < 0 { 0x7f } else { 0xff };
+    mask ^ segment_and_step as u8
 }
 
 const fn decode_by_rule(code: u8) -> i16 {
     let code = !code;
     let magnitude = ((((code & 15) as i32) << 3) + 132) << ((code >> 4) & 7);
     (if code & 0x80 != 0 { 132 - magnitude } else { magnitude - 132 }) as i16
-}
-
-const fn encode_by_rule(sample: i16) -> u8 {
-    let (mask, magnitude) = if sample < 0 { (0x7f, -(sample as i32)) } else { (0xff, sample as i32) };
-    let clipped = if magnitude < 32_635 { magnitude } else { 32_635 };
-    let biased = clipped + 132;
-    let segment = 24 - biased.leading_zeros() as i32;
-    mask ^ ((segment << 4) | ((biased >> (segment + 3)) & 15)) as u8
 }
 
 #[cfg(test)]
