@@ -36,15 +36,14 @@ pub use target::{Kind, Setup};
 pub const LATE: f64 = 20.0;
 /// A generator that is later than this says more of itself than of the server.
 const GENERATOR_LATE: f64 = 8.0;
-/// Calls that ring in a second, and beside so many others: beginnings are not to make late what goes on.
+/// Calls that ring in a second.
 const RATE: u32 = 50;
-const RATE_BESIDE_MANY: u32 = 30;
-const MANY: usize = 400;
+/// From so many calls on, steps are twice as large, from twice as many three times, and so on: no machine takes all day.
+const CALLS_OF_A_STEP: usize = 1000;
 /// Between TwiML and the stream, as at Twilio at best.
 const CONNECTING: Duration = Duration::from_millis(300);
-/// How often a step is measured with the same server and callers before it has failed, and with how many.
-const ATTEMPTS: usize = 2;
-const LOADS: usize = 2;
+/// How often a step is measured before it has failed, the last time with another server and other callers.
+const ATTEMPTS: usize = 3;
 /// New calls settle so long before anything is noted.
 const SETTLING: Duration = Duration::from_secs(2);
 
@@ -139,21 +138,16 @@ impl Load {
         Ok(Self { target, callers, rung: Vec::new(), idle, webhooks: Spread::default(), set_ups: Spread::default() })
     }
 
-    /// Lets calls ring, 50 a second, 30 when they are many, until there are so many.
+    /// Lets calls ring, 50 a second, until there are so many.
     ///
     /// # Errors
     /// When one does not come through.
     pub async fn ring_up_to(&mut self, calls: usize) -> Result<()> {
-        self.ring(calls.min(MANY), RATE).await?;
-        self.ring(calls, RATE_BESIDE_MANY).await
-    }
-
-    async fn ring(&mut self, calls: usize, rate: u32) -> Result<()> {
         let more = calls.saturating_sub(self.rung.len());
         let (target, callers) = (&self.target, &self.callers);
         let began = tokio::time::Instant::now();
         let ringing = (0..more as u32).map(|index| async move {
-            tokio::time::sleep_until(began + Duration::from_secs(1) * index / rate).await;
+            tokio::time::sleep_until(began + Duration::from_secs(1) * index / RATE).await;
             let (opened, rung, beginning) = target.ring(CONNECTING).await?;
             callers.add(opened);
             anyhow::Ok((rung, beginning))
@@ -339,12 +333,12 @@ pub async fn capacity(
     let (mut steps, mut capacity, mut calls) = (Vec::<Step>::new(), 0, from);
     loop {
         let mut step = load.settled(calls, time).await?;
-        for attempt in 1..ATTEMPTS * LOADS {
+        for attempt in 2..=ATTEMPTS {
             if step.holds() && step.is_valid() {
                 break;
             }
             progress(&format!("{}: once more: {}", title(setup), line(&step)));
-            if attempt.is_multiple_of(ATTEMPTS) {
+            if attempt == ATTEMPTS {
                 drop(load);
                 load = Load::start(offhook, setup).await?;
             }
@@ -353,11 +347,14 @@ pub async fn capacity(
         progress(&format!("{}: {}", title(setup), line(&step)));
         let (holds, valid) = (step.holds(), step.is_valid());
         steps.push(step);
-        if !holds || !valid || calls + by > burst::CALLS_MAX as usize {
+        if !holds || !valid {
             break;
         }
         capacity = calls;
-        calls += by;
+        calls += by * (1 + calls / CALLS_OF_A_STEP);
+        if calls > burst::CALLS_MAX as usize {
+            break;
+        }
     }
     Ok(Run { setup, steps, capacity: Some(capacity) })
 }

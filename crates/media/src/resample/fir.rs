@@ -318,21 +318,30 @@ mod tests {
     fn this_cpu_gives_the_same_bytes_as_any() {
         fn check<const FACTOR: usize>() {
             let input: Vec<i16> = (0..2000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as i16).collect();
-            let both = |wide: bool| {
+            let both = |run: fn(&mut Upsampler, &[i16], &mut Vec<i16>), back: fn(&mut Downsampler, &[i16], &mut Vec<i16>)| {
                 let (mut up, mut down) = (Upsampler::new(FACTOR), Downsampler::new(FACTOR));
                 let (mut high, mut low) = (Vec::new(), Vec::new());
                 for piece in input.chunks(333) {
-                    if wide {
-                        up.process(piece, &mut high);
-                        down.process(piece, &mut low);
-                    } else {
-                        up.run::<FACTOR, 1>(piece, &mut high);
-                        down.run::<FACTOR, 1>(piece, &mut low);
-                    }
+                    run(&mut up, piece, &mut high);
+                    back(&mut down, piece, &mut low);
                 }
                 (high, low)
             };
-            assert_eq!(both(true), both(false), "by {FACTOR}");
+            let expected = both(Upsampler::run::<FACTOR, 1>, Downsampler::run::<FACTOR, 1>);
+            assert_eq!(both(Upsampler::process, Downsampler::process), expected, "by {FACTOR}");
+            // The narrower width of a CPU that has a wider one, too.
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") {
+                // SAFETY: the line above has asked the CPU.
+                #[allow(unsafe_code)]
+                let narrow = both(
+                    |it, input, out| unsafe { run_avx2::<FACTOR>(it, input, out) },
+                    |it, input, out| unsafe {
+                        run_avx2::<FACTOR>(it, input, out);
+                    },
+                );
+                assert_eq!(narrow, expected, "by {FACTOR}");
+            }
         }
         check::<2>();
         check::<3>();
