@@ -220,9 +220,15 @@ impl Load {
         })
     }
 
-    /// Lets calls ring until there are so many, and measures them for a time once they have settled.
+    /// Lets calls ring until there are so many, and measures them for a time once they have settled; once more if the machine's
+    /// owner took the processors away meanwhile.
     async fn settled(&mut self, calls: usize, time: Duration) -> Result<Step> {
         self.ring_up_to(calls).await?;
+        sleep(SETTLING).await;
+        let step = self.measure(time).await?;
+        if !step.was_disturbed() {
+            return Ok(step);
+        }
         sleep(SETTLING).await;
         self.measure(time).await
     }
@@ -278,7 +284,7 @@ fn follows(causes: &[(u32, u64)], effects: &[(u32, u64)]) -> Spread {
     spread
 }
 
-/// Measures `calls` calls for a time, after they have settled; once more if the machine was disturbed.
+/// Measures `calls` calls for a time, after they have settled.
 ///
 /// # Errors
 /// When something does not start, or calls are left behind.
@@ -293,8 +299,7 @@ pub async fn steady(offhook: &Path, setup: Setup, calls: usize, time: Duration, 
         sleep(time).await;
         load.measured(noting).await?
     } else {
-        let step = load.settled(calls, time).await?;
-        if step.was_disturbed() { load.measure(time).await? } else { step }
+        load.settled(calls, time).await?
     };
     let left = load.hang_up().await?;
     ensure!(left == 0, "{left} calls are left on the server after all have hung up");
