@@ -36,16 +36,14 @@ pub use target::{Kind, Setup};
 pub const LATE: f64 = 20.0;
 /// A generator that is later than this says more of itself than of the server.
 const GENERATOR_LATE: f64 = 8.0;
-/// Calls that ring in a second.
+/// Calls that ring in a second; twice as many while nobody is there whom they could disturb.
 const RATE: u32 = 50;
-/// From so many calls on, steps are twice as large, from twice as many three times, and so on: no machine takes all day.
-const CALLS_OF_A_STEP: usize = 1000;
 /// Between TwiML and the stream, as at Twilio at best.
 const CONNECTING: Duration = Duration::from_millis(300);
-/// How often a step is measured before it has failed, the last time with another server and other callers.
-const ATTEMPTS: usize = 3;
 /// New calls settle so long before anything is noted.
-const SETTLING: Duration = Duration::from_secs(2);
+const SETTLING: Duration = Duration::from_millis(1500);
+/// So do calls that are interrupted: the last one is so after 1.3 s, and has said a whole block 0.3 s later.
+const INTERRUPTING: Duration = Duration::from_secs(2);
 
 /// What was measured with some calls over some time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -98,9 +96,10 @@ impl Step {
         self.stolen_ms as f64 > 10.0 * self.seconds
     }
 
-    /// Whether every frame came, once, to the right call, and in time.
+    /// Whether every frame came, once, to the right call, and in time, by a generator that kept its own.
     pub fn holds(&self) -> bool {
-        self.lost + self.repeated + self.foreign == 0 && self.streams_lost == 0 && self.round_trip.p99_ms <= LATE
+        let whole = self.lost + self.repeated + self.foreign == 0 && self.streams_lost == 0;
+        self.is_valid() && whole && self.round_trip.p99_ms <= LATE
     }
 }
 
@@ -111,6 +110,14 @@ pub struct Run {
     pub steps: Vec<Step>,
     /// Most calls that held, where that was looked for.
     pub capacity: Option<usize>,
+}
+
+impl Run {
+    /// Takes in the same, measured again: what held once is carried, whatever else the machine did another time.
+    fn join(&mut self, again: Self) {
+        self.steps.extend(again.steps);
+        self.capacity = self.capacity.max(again.capacity);
+    }
 }
 
 /// Tells how far a run is.
@@ -138,16 +145,16 @@ impl Load {
         Ok(Self { target, callers, rung: Vec::new(), idle, webhooks: Spread::default(), set_ups: Spread::default() })
     }
 
-    /// Lets calls ring, 50 a second, until there are so many.
+    /// Lets calls ring, so many a second, until there are so many.
     ///
     /// # Errors
     /// When one does not come through.
-    pub async fn ring_up_to(&mut self, calls: usize) -> Result<()> {
+    pub async fn ring_up_to(&mut self, calls: usize, rate: u32) -> Result<()> {
         let more = calls.saturating_sub(self.rung.len());
         let (target, callers) = (&self.target, &self.callers);
         let began = tokio::time::Instant::now();
         let ringing = (0..more as u32).map(|index| async move {
-            tokio::time::sleep_until(began + Duration::from_secs(1) * index / RATE).await;
+            tokio::time::sleep_until(began + Duration::from_secs(1) * index / rate).await;
             let (opened, rung, beginning) = target.ring(CONNECTING).await?;
             callers.add(opened);
             anyhow::Ok((rung, beginning))
@@ -223,13 +230,18 @@ impl Load {
     /// Lets calls ring until there are so many, and measures them for a time once they have settled; once more if the machine's
     /// owner took the processors away meanwhile.
     async fn settled(&mut self, calls: usize, time: Duration) -> Result<Step> {
-        self.ring_up_to(calls).await?;
+        self.ring_up_to(calls, if self.rung.is_empty() { 2 * RATE } else { RATE }).await?;
         sleep(SETTLING).await;
-        let step = self.measure(time).await?;
-        if !step.was_disturbed() {
-            return Ok(step);
-        }
-        sleep(SETTLING).await;
+        let step = self.anew(time).await?;
+        if step.was_disturbed() { self.anew(time).await } else { Ok(step) }
+    }
+
+    /// Measures for a time what comes after an interruption. A pause of the machine makes an echo late for good that is longer
+    /// than what the telephone network holds in advance: what the ear has yet to hear waits, and in an answer without an end
+    /// nothing catches up with it. No conversation is like that.
+    async fn anew(&mut self, time: Duration) -> Result<Step> {
+        self.target.interrupt()?;
+        sleep(INTERRUPTING).await;
         self.measure(time).await
     }
 
@@ -295,7 +307,7 @@ pub async fn steady(offhook: &Path, setup: Setup, calls: usize, time: Duration, 
     let step = if setup.behaviour == Behaviour::Converse {
         // Their beginning is part of what is measured.
         let noting = load.note().await?;
-        load.ring_up_to(calls).await?;
+        load.ring_up_to(calls, RATE).await?;
         sleep(time).await;
         load.measured(noting).await?
     } else {
@@ -306,62 +318,44 @@ pub async fn steady(offhook: &Path, setup: Setup, calls: usize, time: Duration, 
     Ok(Run { setup, steps: vec![step], capacity: None })
 }
 
-/// Measures with ever more calls on one server, whatever comes of it.
-///
-/// # Errors
-/// When something does not start.
-pub async fn rising(offhook: &Path, setup: Setup, calls: &[usize], time: Duration, progress: Progress<'_>) -> Result<Vec<Step>> {
-    let mut load = Load::start(offhook, setup).await?;
-    let mut steps = Vec::new();
-    for calls in calls {
-        let step = load.settled(*calls, time).await?;
-        progress(&format!("{}: {}", title(setup), line(&step)));
-        steps.push(step);
-    }
-    Ok(steps)
+/// `from` calls and ever more, so many percent each time, rounded up to ten: no machine takes all day.
+pub fn rising(from: usize, percent: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(from), move |calls| Some((calls + calls * percent / 100 + 1).next_multiple_of(10)))
 }
 
-/// Adds calls until frames are late or lost. A step that fails is measured again, because machines stand still at times, and
-/// then with another server and other callers: a long pause makes a call late for good that never falls silent, because what
-/// the ear has yet to hear waits, and nothing catches up with it.
+/// Measures with as many calls as each step says until frames are late or lost in all `attempts` at a step: machines stand
+/// still at times.
 ///
 /// # Errors
 /// When something does not start.
 pub async fn capacity(
     offhook: &Path,
     setup: Setup,
-    (from, by): (usize, usize),
+    steps: impl IntoIterator<Item = usize>,
+    attempts: usize,
     time: Duration,
     progress: Progress<'_>,
 ) -> Result<Run> {
     let mut load = Load::start(offhook, setup).await?;
-    let (mut steps, mut capacity, mut calls) = (Vec::<Step>::new(), 0, from);
-    loop {
+    let mut run = Run { setup, steps: Vec::new(), capacity: Some(0) };
+    for calls in steps.into_iter().take_while(|it| *it <= burst::CALLS_MAX as usize) {
         let mut step = load.settled(calls, time).await?;
-        for attempt in 2..=ATTEMPTS {
-            if step.holds() && step.is_valid() {
+        for _ in 1..attempts {
+            if step.holds() {
                 break;
             }
             progress(&format!("{}: once more: {}", title(setup), line(&step)));
-            if attempt == ATTEMPTS {
-                drop(load);
-                load = Load::start(offhook, setup).await?;
-            }
             step = load.settled(calls, time).await?;
         }
         progress(&format!("{}: {}", title(setup), line(&step)));
-        let (holds, valid) = (step.holds(), step.is_valid());
-        steps.push(step);
-        if !holds || !valid {
+        let holds = step.holds();
+        run.steps.push(step);
+        if !holds {
             break;
         }
-        capacity = calls;
-        calls += by * (1 + calls / CALLS_OF_A_STEP);
-        if calls > burst::CALLS_MAX as usize {
-            break;
-        }
+        run.capacity = Some(calls);
     }
-    Ok(Run { setup, steps, capacity: Some(capacity) })
+    Ok(run)
 }
 
 /// A setup in words.

@@ -44,8 +44,12 @@ enum Run {
         setup: SetupArguments,
         #[arg(long, default_value_t = 100)]
         from: usize,
-        #[arg(long, default_value_t = 50)]
+        /// Percent more, from step to step
+        #[arg(long, default_value_t = 10)]
         by: usize,
+        /// Before a step has failed
+        #[arg(long, default_value_t = 3)]
+        attempts: usize,
         /// For each step
         #[arg(long, default_value_t = 5)]
         seconds: u64,
@@ -202,11 +206,12 @@ fn measure(offhook: &Path, run: Run, json: Option<&Path>) -> Result<ExitCode> {
         Run::Load { setup, calls, seconds: time } => {
             let run = runtime.block_on(load::steady(offhook, setup.into(), calls, seconds(time), progress))?;
             run.steps.iter().for_each(|it| println!("{}", load::line(it)));
-            let holds = run.steps.iter().all(|it| it.is_valid() && it.holds());
+            let holds = run.steps.iter().all(load::Step::holds);
             (serde_json::to_value(run)?, holds)
         }
-        Run::Capacity { setup, from, by, seconds: time } => {
-            let run = runtime.block_on(load::capacity(offhook, setup.into(), (from, by), seconds(time), progress))?;
+        Run::Capacity { setup, from, by, attempts, seconds: time } => {
+            let (steps, time) = (load::rising(from, by), seconds(time));
+            let run = runtime.block_on(load::capacity(offhook, setup.into(), steps, attempts, time, progress))?;
             println!("{}: {} calls on one core", load::title(run.setup), run.capacity.unwrap_or_default());
             (serde_json::to_value(run)?, true)
         }

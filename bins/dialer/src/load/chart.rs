@@ -23,7 +23,7 @@ const MARGIN: u32 = 12;
 /// Height of a line of the legend.
 const LEGEND: u32 = 24;
 
-/// Writes an SVG; steps that held have a dot.
+/// Writes an SVG; steps that held have a dot. Of steps that were measured several times, the best is drawn.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -55,9 +55,12 @@ pub fn draw(runs: &[Run], file: &Path) -> Result<()> {
         .draw_series([PathElement::new([(0, LATE), (most + most / 20, LATE)], INK.stroke_width(1))])
         .map_err(|it| failed(&it))?;
     for (row, (run, color)) in runs.iter().zip(LINES.into_iter().cycle()).enumerate() {
-        let point = |it: &Step| (it.calls, it.round_trip.p99_ms.max(0.1));
-        chart.draw_series(LineSeries::new(run.steps.iter().map(point), color.stroke_width(3))).map_err(|it| failed(&it))?;
-        let held = run.steps.iter().filter(|it| it.holds()).map(|it| Circle::new(point(it), 5, color.filled()));
+        let point = |it: &&Step| (it.calls, it.round_trip.p99_ms.max(0.1));
+        let mut steps: Vec<&Step> = run.steps.iter().collect();
+        steps.sort_by(|a, b| (a.calls, !a.holds()).cmp(&(b.calls, !b.holds())).then(point(a).1.total_cmp(&point(b).1)));
+        steps.dedup_by_key(|it| it.calls);
+        chart.draw_series(LineSeries::new(steps.iter().map(point), color.stroke_width(3))).map_err(|it| failed(&it))?;
+        let held = steps.iter().filter(|it| it.holds()).map(|it| Circle::new(point(it), 5, color.filled()));
         chart.draw_series(held).map_err(|it| failed(&it))?;
         let (left, y) = (76, (MARGIN + LEGEND * row as u32 + LEGEND / 2) as i32);
         let capacity = run.capacity.map_or_else(String::new, |it| format!(": {it} calls"));

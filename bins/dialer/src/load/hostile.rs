@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use wire::websocket::print_text;
 
 use super::callers::Opened;
-use super::{CONNECTING, Load, Progress, SETTLING, Setup, Step, title};
+use super::{CONNECTING, Load, Progress, RATE, SETTLING, Setup, Step, title};
 
 /// What a hostile call does once its stream has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ impl Hostile {
 /// When something does not start.
 pub async fn run(offhook: &Path, setup: Setup, calls: usize, time: Duration, progress: Progress<'_>) -> Result<Vec<Hostile>> {
     let mut load = Load::start(offhook, setup).await?;
-    load.ring_up_to(calls).await?;
+    load.ring_up_to(calls, RATE).await?;
     sleep(SETTLING).await;
     let mut found = Vec::new();
     for hostility in Hostility::ALL {

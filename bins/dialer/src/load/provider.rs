@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use wire::websocket::{Message, Role};
 
-use super::burst::{Ear, Heard, Symbol};
+use super::burst::{BLOCK, Ear, Heard, Symbol};
 use super::machine::now;
 use super::peer::{Came, Out, Peer};
 use super::spread::Spread;
@@ -47,7 +47,7 @@ pub enum Audio {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Behaviour {
-    /// Says every frame that it hears, at once, in one endless answer
+    /// Says every frame that it hears, at once, in one endless answer, until it is interrupted and begins another
     Echo,
     /// Greets, can be interrupted, answers
     Converse,
@@ -70,6 +70,8 @@ pub(super) enum Order {
     Note,
     /// Nothing more is noted; what was goes to a file.
     Tell(PathBuf),
+    /// Every echo is interrupted once, within 1.3 s.
+    Interrupt,
 }
 
 /// What a provider noted.
@@ -91,6 +93,8 @@ pub(super) struct Notes {
 
 /// Silence that an echo begins with: what comes a little late is then not heard as a gap.
 const CUSHION: usize = 5;
+/// Echoes are interrupted behind one in so many blocks: not all in the same moment.
+const INTERRUPTED_BLOCKS: u32 = 4;
 /// A pause that ends a turn, and the time that an answer takes.
 const TURN_PAUSE: u32 = 15;
 const THINKING: Duration = Duration::from_millis(300);
@@ -110,6 +114,8 @@ struct Conversation {
 struct Session {
     answering: bool,
     answers: u64,
+    /// Interruptions of the echo so far.
+    interrupted: u32,
     ear: Ear,
     /// When the frames of the current block came.
     arrived: VecDeque<u64>,
@@ -132,6 +138,8 @@ struct Provider {
     character: Character,
     sounds: Sounds,
     notes: Option<Notes>,
+    /// How often every echo was to be interrupted so far.
+    interruptions: u32,
     /// Answers that are being thought about.
     thoughts: VecDeque<(u64, Token)>,
     address: SocketAddr,
@@ -153,6 +161,7 @@ pub fn serve(character: Character) -> Result<()> {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             let order = match line.split_once(' ') {
                 Some(("tell", file)) => Order::Tell(file.into()),
+                _ if line == "interrupt" => Order::Interrupt,
                 _ => Order::Note,
             };
             if sender.send(Some(order)).is_err() || waker.wake().is_err() {
@@ -163,7 +172,8 @@ pub fn serve(character: Character) -> Result<()> {
         let _ = waker.wake();
     });
     say(&address.to_string())?;
-    let mut provider = Provider { sounds: Sounds::of(&character), character, notes: None, thoughts: VecDeque::new(), address };
+    let (sounds, thoughts) = (Sounds::of(&character), VecDeque::new());
+    let mut provider = Provider { sounds, character, notes: None, interruptions: 0, thoughts, address };
     let mut conversations: HashMap<Token, Conversation> = HashMap::new();
     let (mut events, mut next) = (Events::with_capacity(1024), ORDERS.0 + 1);
     loop {
@@ -189,6 +199,7 @@ pub fn serve(character: Character) -> Result<()> {
                     while let Ok(order) = orders.try_recv() {
                         match order {
                             Some(Order::Note) => provider.notes = Some(Notes::default()),
+                            Some(Order::Interrupt) => provider.interruptions += 1,
                             Some(Order::Tell(file)) => {
                                 let notes = provider.notes.take().unwrap_or_default();
                                 serde_json::to_writer(io::BufWriter::new(std::fs::File::create(file)?), &notes)?;
@@ -362,13 +373,18 @@ impl Session {
             Audio::Ulaw => Symbol::of_ulaw(&self.audio),
             Audio::Pcm => Symbol::of_pcm(&self.audio),
         };
-        if self.arrived.len() == super::burst::BLOCK as usize {
+        if self.arrived.len() == BLOCK as usize {
             self.arrived.pop_front();
         }
         self.arrived.push_back(came);
         let heard = self.ear.hear(symbol);
         if let Heard::Block(block) = heard {
             self.call = Some(block.call);
+            let turn = (block.first / BLOCK + block.call).is_multiple_of(INTERRUPTED_BLOCKS);
+            if turn && self.answering && self.interrupted != provider.interruptions {
+                self.interrupted = provider.interruptions;
+                self.begin_again(out, provider);
+            }
         }
         if let Some(notes) = &mut provider.notes {
             match heard {
@@ -384,6 +400,19 @@ impl Session {
         }
     }
 
+    /// The echo is interrupted, and goes on as another answer.
+    fn begin_again(&mut self, out: &mut Out, provider: &Provider) {
+        self.interruption(out, provider);
+        if provider.character.service == Service::Openai {
+            let id = format!("resp_{}", self.answers);
+            let response = json!({"object": "realtime.response", "id": id, "status": "cancelled", "output": []});
+            send(out, &json!({"type": "response.done", "event_id": "e", "response": response}));
+        }
+        self.turn_over(out, provider);
+        self.begin(out, provider);
+        self.say(&provider.sounds.silence, out, provider);
+    }
+
     /// Follows who has the floor: a whole block is speech, a pause ends a turn.
     fn follow(&mut self, token: Token, symbol: Symbol, block: bool, out: &mut Out, provider: &mut Provider) {
         self.quiet = if symbol == Symbol::Silence { self.quiet + 1 } else { 0 };
@@ -393,26 +422,12 @@ impl Session {
             if let (Some(notes), Some(call)) = (&mut provider.notes, self.call) {
                 notes.interruptions.push((call, now()));
             }
-            send(
-                out,
-                &if openai {
-                    json!({"type": "input_audio_buffer.speech_started", "event_id": "e", "audio_start_ms": 0, "item_id": format!("item_u{}", self.answers)})
-                } else {
-                    json!({"type": "interruption", "interruption_event": {"event_id": self.answers}})
-                },
-            );
+            self.interruption(out, provider);
         } else if self.speaking && self.quiet == TURN_PAUSE {
             self.speaking = false;
-            let item = format!("item_u{}", self.answers);
+            self.turn_over(out, provider);
             if openai {
-                send(
-                    out,
-                    &json!({"type": "input_audio_buffer.speech_stopped", "event_id": "e", "audio_end_ms": 0, "item_id": item}),
-                );
-                send(
-                    out,
-                    &json!({"type": "input_audio_buffer.committed", "event_id": "e", "previous_item_id": null, "item_id": item}),
-                );
+                let item = format!("item_u{}", self.answers);
                 send(
                     out,
                     &json!({"type": "conversation.item.input_audio_transcription.completed", "event_id": "e", "item_id": item, "content_index": 0, "transcript": "Do you have a table for four?"}),
@@ -422,6 +437,29 @@ impl Session {
                 send(out, &json!({"type": "user_transcript", "user_transcription_event": words}));
             }
             provider.thoughts.push_back((now() + THINKING.as_nanos() as u64, token));
+        }
+    }
+
+    /// The caller speaks.
+    fn interruption(&self, out: &mut Out, provider: &Provider) {
+        let event = match provider.character.service {
+            Service::Openai => {
+                json!({"type": "input_audio_buffer.speech_started", "event_id": "e", "audio_start_ms": 0, "item_id": format!("item_u{}", self.answers)})
+            }
+            Service::Elevenlabs => json!({"type": "interruption", "interruption_event": {"event_id": self.answers}}),
+        };
+        send(out, &event);
+    }
+
+    /// The caller has spoken.
+    fn turn_over(&self, out: &mut Out, provider: &Provider) {
+        if provider.character.service == Service::Openai {
+            let item = format!("item_u{}", self.answers);
+            send(out, &json!({"type": "input_audio_buffer.speech_stopped", "event_id": "e", "audio_end_ms": 0, "item_id": item}));
+            send(
+                out,
+                &json!({"type": "input_audio_buffer.committed", "event_id": "e", "previous_item_id": null, "item_id": item}),
+            );
         }
     }
 

@@ -187,6 +187,11 @@ impl Target {
         self.provider.ask("note")
     }
 
+    /// Every echo is interrupted within 1.3 s, and begins again.
+    pub(super) fn interrupt(&mut self) -> Result<()> {
+        self.provider.ask("interrupt")
+    }
+
     /// What the provider noted.
     pub(super) fn tell(&mut self) -> Result<Notes> {
         let file = self.folder.path().join("notes.json");
