@@ -273,8 +273,9 @@ impl Benchmark {
         page.push_str(
             "\nA round trip goes from the caller's socket through server, provider and server back to the caller's socket; the\n\
              provider gives every frame back at once. Capacity is the most calls with p99 ≤ 20 ms and no frame lost, repeated or\n\
-             another call's; a step of a generator that was late itself does not count. All four are looked for three times in turn,\n\
-             the last time the other way round, and the best counts: what else the machine does only makes a figure worse.\n",
+             another call's; a step of a generator that was late itself does not count. Each is looked for three times, all in turn,\n\
+             the last time the other way round, and the best counts: what else the machine does only makes a figure worse. For the\n\
+             same reason a step has failed after three attempts, of which the last is shown.\n",
         );
         page
     }
