@@ -26,7 +26,10 @@ use sim::Lateness;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
 
 #[derive(Parser)]
 #[command(version, about = "The real-time bridge between telephone calls and AI voices")]
@@ -385,11 +388,13 @@ fn told(error: &anyhow::Error) -> String {
 
 fn log(filter: &str) {
     let (json, filter) = filter.strip_prefix("json,").map_or((false, filter), |it| (true, it));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
-    if json {
-        subscriber.json().init();
-    } else {
-        subscriber.init();
+    let lines = || fmt::layer().with_writer(std::io::stderr);
+    let lines = if json { lines().json().boxed() } else { lines().boxed() };
+    let logger = tracing_subscriber::registry().with(lines);
+    // The other one also knows spans, and therefore takes part whenever a call has its turn: hundred times a second.
+    match filter.parse::<Targets>() {
+        Ok(targets) => logger.with(targets).init(),
+        Err(_) => logger.with(EnvFilter::new(filter)).init(),
     }
 }
 

@@ -106,7 +106,8 @@ impl Bridge {
             return self.refuse(socket, "no call is expected with this token").await;
         };
         let (call, tenant, epoch) = (plan.call.clone(), plan.tenant.clone(), plan.epoch);
-        let span = tracing::info_span!("call", %call, epoch);
+        // Of the highest level: whatever is logged at all tells whose call it is.
+        let span = tracing::error_span!("call", %call, epoch);
         let fact = |fact| CallFact { call: call.clone(), tenant: tenant.clone(), epoch, fact };
         self.journal.record(fact(Fact::StreamStarted { stream_sid: start.stream_sid.clone() }));
         self.metrics.calls_active.inc();

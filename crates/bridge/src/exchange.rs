@@ -3,6 +3,9 @@
 //! To the runtime, hundreds of calls are one task here. A task, a readiness and a waker of each call would be as many cold
 //! lines of memory on the way of a frame; decision 0025 has what that costs. There is an exchange for each of the runtime's
 //! workers; a call stays where it began.
+//!
+//! What several calls have to write they write one behind the other, when all of them have read and decided: whoever reads it on
+//! the other side is woken once and not for each (decision 0027).
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -31,10 +34,16 @@ use crate::wake::Sources;
 
 /// Calls that are polled in a row, about two milliseconds of work: then the runtime's other tasks have their turn.
 const ROW: usize = 128;
+/// Calls that decide before the first of them writes: less than half a millisecond of work.
+pub(crate) const WRITERS: usize = 32;
 
 thread_local! {
     /// What has come for the call that is being polled.
     static CAME: Cell<Sources> = const { Cell::new(Sources::NONE) };
+    /// The call that is being polled writes later.
+    static WRITES_LATER: Cell<bool> = const { Cell::new(false) };
+    /// It has something to write.
+    static HAS_TO_WRITE: Cell<bool> = const { Cell::new(false) };
     /// Polls of calls so far.
     static POLLS: Cell<u64> = const { Cell::new(0) };
 }
@@ -42,6 +51,17 @@ thread_local! {
 /// What has come for the call that is being polled, told once.
 pub(crate) fn came() -> Sources {
     CAME.take()
+}
+
+/// Whether the call that is being polled is to read and to decide, and to [say](has_to_write) if it has something to write: it
+/// is then polled again, behind others.
+pub(crate) fn writes_later() -> bool {
+    WRITES_LATER.get()
+}
+
+/// The call that is being polled has something to write.
+pub(crate) fn has_to_write() {
+    HAS_TO_WRITE.set(true);
 }
 
 /// Which poll of a call this is. Sockets are looked at between two: what comes from now on is told of in a later one.
@@ -210,6 +230,8 @@ struct Calls {
     slots: Slab<Slot>,
     /// Slots for which something has come.
     due: Vec<usize>,
+    /// Slots of calls that have decided, and have something to write.
+    writers: Vec<usize>,
 }
 
 impl Calls {
@@ -225,11 +247,21 @@ impl Calls {
     /// Polls the calls that are due; returns how many are over.
     fn serve(&mut self) -> usize {
         let (mut due, mut over) = (mem::take(&mut self.due), 0);
-        for slot in due.drain(..) {
-            over += usize::from(self.poll(slot));
+        for slots in due.chunks(WRITERS) {
+            over += self.poll_all(slots, slots.len() > 1);
+            let mut writers = mem::take(&mut self.writers);
+            over += self.poll_all(&writers, false);
+            writers.clear();
+            self.writers = writers;
         }
+        due.clear();
         self.due = due;
         over
+    }
+
+    fn poll_all(&mut self, slots: &[usize], write_later: bool) -> usize {
+        WRITES_LATER.set(write_later);
+        slots.iter().filter(|it| self.poll(**it)).count()
     }
 
     /// Polls a call; tells whether it is over. A panic of its ends it, and nobody else notices.
@@ -240,6 +272,9 @@ impl Calls {
         let (call, mut cx) = (it.call.as_mut(), Context::from_waker(&it.waker));
         let polled = catch_unwind(AssertUnwindSafe(|| call.poll(&mut cx)));
         let over = !matches!(polled, Ok(Poll::Pending));
+        if HAS_TO_WRITE.take() && !over {
+            self.writers.push(slot);
+        }
         if over {
             let call = self.slots.remove(slot);
             let _ = catch_unwind(AssertUnwindSafe(|| drop(call)));
@@ -429,6 +464,44 @@ mod tests {
         let (broken, unmade, sound, ()) = tokio::join!(broken, unmade, sound, later);
         assert!(broken.is_err() && unmade.is_err());
         sound.unwrap();
+    }
+
+    /// Says what it may do, until it writes.
+    fn says(name: usize, said: &Arc<Mutex<Vec<(usize, &'static str)>>>) -> impl FnOnce(Place) -> Running + Send + use<> {
+        let said = said.clone();
+        move |_| {
+            Box::pin(poll_fn(move |_| {
+                let later = writes_later();
+                said.lock().unwrap().push((name, if later { "decides" } else { "writes" }));
+                if later {
+                    has_to_write();
+                    Poll::Pending
+                } else {
+                    Poll::Ready(())
+                }
+            }))
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_write_when_those_beside_them_have_decided() {
+        let (exchanges, said) = (Exchanges::open(), Arc::default());
+        let calls: Vec<_> = (0..WRITERS + 3).map(|it| exchanges.run(says(it, &said))).collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+        let each = |calls: std::ops::Range<usize>, does| calls.map(move |it| (it, does));
+        let (first, others) = (0..WRITERS, WRITERS..WRITERS + 3);
+        let expected = each(first.clone(), "decides").chain(each(first, "writes"));
+        let expected: Vec<_> = expected.chain(each(others.clone(), "decides")).chain(each(others, "writes")).collect();
+        assert_eq!(*said.lock().unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_alone_writes_at_once() {
+        let (exchanges, said) = (Exchanges::open(), Arc::default());
+        exchanges.run(says(7, &said)).await.unwrap();
+        assert_eq!(*said.lock().unwrap(), [(7, "writes")]);
     }
 
     #[tokio::test]

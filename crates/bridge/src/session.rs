@@ -108,6 +108,11 @@ impl Session {
         self.socket.poll_send(&mut self.outbox, cx)
     }
 
+    /// Whether [`poll_send`](Self::poll_send) has something to do.
+    pub(crate) fn waits_to_send(&self) -> bool {
+        self.socket.waits_to_send(&self.outbox)
+    }
+
     /// Reads what has come.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         self.socket.poll_receive(cx)

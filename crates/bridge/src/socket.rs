@@ -98,6 +98,11 @@ impl Socket {
         Ok(message)
     }
 
+    /// Whether [`poll_send`](Self::poll_send) has something to do.
+    pub(crate) fn waits_to_send<P: Printer>(&self, outbox: &Outbox<P>) -> bool {
+        self.held_back || !outbox.is_empty()
+    }
+
     /// Writes what waits, as far as the peer takes it; what it does not is written when it does, if this is polled then.
     pub(crate) fn poll_send<P: Printer>(&mut self, outbox: &mut Outbox<P>, cx: &mut Context<'_>) -> Result<(), Lost> {
         if self.held_back {

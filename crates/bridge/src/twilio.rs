@@ -1,13 +1,12 @@
 //! Twilio Media Streams ⇄ call: what is queued for the caller's socket and how it is printed.
 
-use std::cell::Cell;
-use std::collections::VecDeque;
+use std::cell::RefCell;
 use std::thread::LocalKey;
 
 use call::Mark;
 use media::Frame;
 
-use crate::outbox::Printer;
+use crate::outbox::{Printer, Queues};
 
 /// `<Parameter>` with the single-use token.
 pub const TOKEN_PARAMETER: &str = "token";
@@ -35,7 +34,7 @@ impl TwilioPrinter {
 }
 
 thread_local! {
-    static QUEUE: Cell<VecDeque<Media>> = const { Cell::new(VecDeque::new()) };
+    static QUEUES: Queues<Media> = const { RefCell::new(Vec::new()) };
 }
 
 impl Printer for TwilioPrinter {
@@ -58,8 +57,8 @@ impl Printer for TwilioPrinter {
         true
     }
 
-    fn queue() -> &'static LocalKey<Cell<VecDeque<Media>>> {
-        &QUEUE
+    fn queues() -> &'static LocalKey<Queues<Media>> {
+        &QUEUES
     }
 }
 

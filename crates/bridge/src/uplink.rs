@@ -1,13 +1,12 @@
 //! Towards the provider: enhanced where that is wanted, converted to its format, printed as its messages.
 
-use std::cell::Cell;
-use std::collections::VecDeque;
+use std::cell::RefCell;
 use std::thread::LocalKey;
 
 use media::enhance::Chain;
 use media::{Format, Frame, Rate, Transcoder};
 
-use crate::outbox::{Outbox, Printer};
+use crate::outbox::{Outbox, Printer, Queues};
 use crate::spare::{self, Use};
 
 /// The queue towards a provider.
@@ -37,7 +36,7 @@ impl UplinkPrinter {
 }
 
 thread_local! {
-    static QUEUE: Cell<VecDeque<Frame>> = const { Cell::new(VecDeque::new()) };
+    static QUEUES: Queues<Frame> = const { RefCell::new(Vec::new()) };
 }
 
 impl Printer for UplinkPrinter {
@@ -78,8 +77,8 @@ impl Printer for UplinkPrinter {
         }
     }
 
-    fn queue() -> &'static LocalKey<Cell<VecDeque<Frame>>> {
-        &QUEUE
+    fn queues() -> &'static LocalKey<Queues<Frame>> {
+        &QUEUES
     }
 }
 

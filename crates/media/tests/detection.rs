@@ -57,6 +57,8 @@ fn lines() -> Vec<(&'static str, Vec<f32>, Vec<f32>)> {
         }),
     );
     let clicks: Vec<f32> = (0..length).map(|n| if n % 4000 < 8 { 12_000.0 * noise.next() } else { 0.0 }).collect();
+    // A second long: longer than it takes to find that it is no voice.
+    let gusts = at(-30.0, (0..length).map(|n| if n % 16_000 < 8_000 { noise.next() } else { 0.0 }));
     let voice: Vec<f32> = utterances().concat().into_iter().cycle().take(length).collect();
     let played = at(-20.0, voice.iter().copied());
     let echo = |db: f32| at(-20.0 + db, std::iter::repeat_n(0.0, 1200).chain(voice.iter().copied()).take(length));
@@ -66,6 +68,7 @@ fn lines() -> Vec<(&'static str, Vec<f32>, Vec<f32>)> {
         ("white noise at −40 dBFS", white, silence()),
         ("car at −40 dBFS", car, silence()),
         ("clicks", clicks, silence()),
+        ("gusts at −30 dBFS", gusts, silence()),
         ("echo of our voice, −30 dB", echo(-30.0), played.clone()),
         ("echo of our voice, −20 dB", echo(-20.0), played),
     ]
@@ -124,7 +127,9 @@ fn speech_is_noticed_fast_and_nothing_else_is_speech() {
             _ => (160, 0),
         };
         assert!(median <= slowest && missed <= missed_max, "{name}: median {median} ms, {missed} missed");
-        assert_eq!(wrong, 0, "{name}");
+        // A noise that begins deceives the classifier until it has learned it.
+        let wrong_max = if name.starts_with("gusts") { SECONDS / 2 } else { 0 };
+        assert!(wrong <= wrong_max, "{name}: {wrong} false starts");
         if name.contains("−20 dB") {
             assert!(ungated > 10, "the gate is what keeps the echo out");
         }
