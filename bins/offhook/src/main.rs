@@ -391,10 +391,11 @@ fn log(filter: &str) {
     let lines = || fmt::layer().with_writer(std::io::stderr);
     let lines = if json { lines().json().boxed() } else { lines().boxed() };
     let logger = tracing_subscriber::registry().with(lines);
-    // The other one also knows spans, and therefore takes part whenever a call has its turn: hundred times a second.
+    // The other one also knows spans, such as `[call]=debug`, and therefore takes part whenever a call has its turn: a hundred
+    // times a second.
     match filter.parse::<Targets>() {
-        Ok(targets) => logger.with(targets).init(),
-        Err(_) => logger.with(EnvFilter::new(filter)).init(),
+        Ok(targets) if !filter.contains('[') => logger.with(targets).init(),
+        _ => logger.with(EnvFilter::new(filter)).init(),
     }
 }
 
