@@ -16,10 +16,9 @@ use crate::g711::ulaw;
 /// Samples judged at a time: 10 ms.
 const STEP: usize = 80;
 const STEP_MS: u32 = 10;
-/// Of quiet audio, from which it learns the noise of the line, the classifier hears one step in this time.
-const QUIET_STEP_MS: u64 = 200;
-/// Of speech that was confirmed.
-const SPEECH_STEP_MS: u64 = 100;
+/// Of quiet audio, and of speech that was confirmed, the classifier hears one step in this time. With half of the quiet ones it
+/// finds a third of what a caller says at -43 dBFS.
+const SETTLED_STEP_MS: u64 = 100;
 /// Of an utterance that goes on after a pause, until it is confirmed again.
 const RESUMED_STEP_MS: u64 = 20;
 /// A sound that was no voice for so long is noise or a tone, and likely to go on so: of it, one step in this time, until one
@@ -201,14 +200,13 @@ impl SpeechDetector {
         let echo_dbfs = self.played.front().map_or(SILENT_DBFS, |(loudest, _)| loudest - ECHO_LOSS_DB);
         self.floor_dbfs = Some(level.dbfs.min(floor + FLOOR_RISE_DB));
         let audible = loud && level.dbfs > echo_dbfs;
-        // The dearest judge, nine tenths of the detector's time, is asked about every step that may begin speech, and seldom of
-        // others: where a first doubt about speech makes it be asked more often. To ask about every other step that may begin
-        // speech finds it 20 ms later; of those that may go on with it, it makes no difference.
+        // The dearest judge, nine tenths of the detector's time, is asked about every step that may begin speech, and about one
+        // in ten of the others: of quiet ones, from which it learns the noise of the line, and of those inside of speech, where
+        // a first doubt makes it be asked more often. To ask about every other step that may begin speech finds it 20 ms later;
+        // of those that may go on with it, it makes no difference.
         let confirmed = self.voiced_ms >= CONFIRM_MS;
-        let ask_every_ms = if !audible {
-            QUIET_STEP_MS
-        } else if confirmed {
-            SPEECH_STEP_MS
+        let ask_every_ms = if !audible || confirmed {
+            SETTLED_STEP_MS
         } else if self.noise_ms >= NOISE_MS {
             NOISE_STEP_MS
         } else if self.quiet_ms.is_some() {
