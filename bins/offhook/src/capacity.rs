@@ -3,7 +3,7 @@
 use std::num::NonZero;
 
 /// Calls that one core carried, converted to 24 kHz, recorded, with TLS to the provider, every frame in time: what
-/// `cargo xtask bench` found (docs/benchmarks), less a fifth: the same machine differs by that from hour to hour.
+/// `cargo xtask bench` found (docs/benchmarks), less a fifth: the machine's other hours are slower.
 pub const CALLS_PER_CORE: usize = 500;
 /// So much of it is used: machines differ, and calls begin, end and use tools beside their frames.
 const SHARE_PERCENT: usize = 65;

@@ -99,15 +99,8 @@ impl Timers {
     }
 
     fn find_earliest(&mut self) {
-        // Bit by bit: a handful of the seventeen are set.
-        let (mut left, mut earliest) = (self.set, None);
-        while left != 0 {
-            let timer = Timer::ALL[left.trailing_zeros() as usize];
-            let found = (self.at[timer as usize], timer);
-            earliest = Some(earliest.map_or(found, |it| found.min(it)));
-            left &= left - 1;
-        }
-        self.earliest = earliest;
+        let set = Timer::ALL.into_iter().filter(|it| self.is_set(*it));
+        self.earliest = set.map(|it| (self.at[it as usize], it)).min();
     }
 
     pub(crate) fn is_set(&self, timer: Timer) -> bool {

@@ -16,15 +16,10 @@ use crate::g711::ulaw;
 /// Samples judged at a time: 10 ms.
 const STEP: usize = 80;
 const STEP_MS: u32 = 10;
-/// Of quiet audio, and of speech that was confirmed, the classifier hears one step in this time. With half of the quiet ones it
-/// finds a third of what a caller says at -43 dBFS.
+/// Of quiet audio, and of speech that was confirmed, the classifier hears one step in this time.
 const SETTLED_STEP_MS: u64 = 100;
 /// Of an utterance that goes on after a pause, until it is confirmed again.
 const RESUMED_STEP_MS: u64 = 20;
-/// A sound that was no voice for so long is noise or a tone, and likely to go on so: of it, one step in this time, until one
-/// is voice.
-const NOISE_MS: u32 = 200;
-const NOISE_STEP_MS: u64 = 40;
 /// Levels below this never count as speech, in dB below full scale.
 const QUIETEST_SPEECH_DBFS: f32 = -52.0;
 /// Speech stands this far above the noise floor.
@@ -78,8 +73,6 @@ pub struct SpeechDetector {
     step: [i16; STEP],
     filled: usize,
     floor_dbfs: Option<f32>,
-    /// Sound in a row without voice, up to `NOISE_MS`.
-    noise_ms: u32,
     /// Voice in a row, up to `CONFIRM_MS`.
     voiced_ms: u32,
     /// Time since the last voice, while in an utterance.
@@ -118,7 +111,6 @@ impl Default for SpeechDetector {
             step: [0; STEP],
             filled: 0,
             floor_dbfs: None,
-            noise_ms: 0,
             voiced_ms: 0,
             quiet_ms: None,
             level_dbfs: SILENT_DBFS,
@@ -204,20 +196,11 @@ impl SpeechDetector {
         // in ten of the others: of quiet ones, from which it learns the noise of the line, and of those inside of speech, where
         // a first doubt makes it be asked more often. To ask about every other step that may begin speech finds it 20 ms later;
         // of those that may go on with it, it makes no difference.
-        let confirmed = self.voiced_ms >= CONFIRM_MS;
-        let ask_every_ms = if !audible || confirmed {
-            SETTLED_STEP_MS
-        } else if self.noise_ms >= NOISE_MS {
-            NOISE_STEP_MS
-        } else if self.quiet_ms.is_some() {
-            RESUMED_STEP_MS
-        } else {
-            STEP_MS.into()
-        };
-        let asked = self.now_ms.is_multiple_of(ask_every_ms);
+        let (confirmed, begun) = (self.voiced_ms >= CONFIRM_MS, self.quiet_ms.is_some());
+        let open = audible && !confirmed && (!begun || self.now_ms.is_multiple_of(RESUMED_STEP_MS));
+        let asked = open || self.now_ms.is_multiple_of(SETTLED_STEP_MS);
         let classified = if asked { self.classifier.is_voice(&self.step) } else { self.voiced_ms > 0 };
         let voiced = audible && classified;
-        self.noise_ms = if audible && !voiced { (self.noise_ms + STEP_MS).min(NOISE_MS) } else { 0 };
         self.voiced_ms = if voiced { (self.voiced_ms + STEP_MS).min(CONFIRM_MS) } else { 0 };
         self.quiet_ms = match self.quiet_ms {
             _ if self.voiced_ms >= CONFIRM_MS => Some(0),
