@@ -2,6 +2,7 @@
 
 mod admin;
 mod data;
+mod memory;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

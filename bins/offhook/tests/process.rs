@@ -104,6 +104,18 @@ fn judge(report: anyhow::Result<Report>) {
     println!("{report}");
 }
 
+/// The kernel notes what it was asked for, whether it has some to give or not.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn its_memory_is_to_lie_in_huge_pages() {
+    let scene = alone().await;
+    let server = scene.start(0).await.unwrap();
+    let ranges = std::fs::read_to_string(format!("/proc/{}/smaps", server.id().unwrap())).unwrap();
+    scene.end(server).await.unwrap();
+    let huge = |line: &str| line.starts_with("VmFlags:") && line.split_ascii_whitespace().any(|it| it == "hg");
+    assert!(ranges.lines().any(huge), "{ranges}");
+}
+
 #[tokio::test]
 async fn a_call_survives_sigkill() {
     undisturbed(async || {
