@@ -2,8 +2,8 @@
 
 use std::num::NonZero;
 
-/// Calls that one core carried, converted to 24 kHz, recorded, with TLS to the provider, every frame in time: what
-/// `cargo xtask bench` found (docs/benchmarks), less a fifth: the machine's other hours are slower.
+/// Calls that one core carries, converted to 24 kHz, recorded, with TLS to the provider, every frame in time. `cargo xtask bench`
+/// found 620 when others used the machine as well, and 900 when they did not (docs/benchmarks); this is a fifth less than the former.
 pub const CALLS_PER_CORE: usize = 500;
 /// So much of it is used: machines differ, and calls begin, end and use tools beside their frames.
 const SHARE_PERCENT: usize = 65;
