@@ -1,8 +1,8 @@
 //! Arguments, environment, signals, logging. Everything else is in the library.
 
 mod admin;
+mod allocator;
 mod data;
-mod memory;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
