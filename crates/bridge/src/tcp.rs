@@ -1,7 +1,7 @@
 //! A TCP connection that the runtime watches, or, during a call, the call's exchange.
 
 use std::any::Any;
-use std::io::{self, Read, Write};
+use std::io;
 use std::mem;
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mio::{Interest, Registry, Token};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -93,7 +94,7 @@ impl Exchanged {
         }
         let room = into.initialize_unfilled();
         let size = room.len();
-        let read = attempt(|| self.socket.read(room));
+        let read = attempt(|| Ok(recv(&self.socket, &mut *room, RecvFlags::empty())?.0));
         if let Poll::Ready(Ok(bytes)) = read {
             self.drained = (bytes < size && !self.ending).then(poll_number);
             into.advance(bytes);
@@ -131,7 +132,7 @@ impl AsyncWrite for Tcp {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Watched::Runtime(it) => Pin::new(it).poll_write(cx, bytes),
-            Watched::Exchange(it) => attempt(|| it.socket.write(bytes)),
+            Watched::Exchange(it) => attempt(|| Ok(send(&it.socket, bytes, SendFlags::NOSIGNAL)?)),
             Watched::Nobody => unwatched(),
         }
     }
@@ -143,7 +144,7 @@ impl AsyncWrite for Tcp {
     ) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Watched::Runtime(it) => Pin::new(it).poll_write_vectored(cx, pieces),
-            Watched::Exchange(it) => attempt(|| it.socket.write_vectored(pieces)),
+            Watched::Exchange(it) => attempt(|| Ok(rustix::io::writev(&it.socket, pieces)?)),
             Watched::Nobody => unwatched(),
         }
     }

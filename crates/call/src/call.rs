@@ -15,7 +15,7 @@ use std::time::Duration;
 use media::Frame;
 use media::detect::{EchoDetector, SpeechDetector};
 
-use crate::playback::{Cleared, Order, Playback, Utterance};
+use crate::playback::{Cleared, Playback, Utterance};
 use crate::timers::Timers;
 use crate::tools::ToolLedger;
 use crate::{Action, CallConfig, Counters, EndReason, Event, Input, ItemId, Latency, Manner, Prompt, ResponseId, Timer};
@@ -119,7 +119,6 @@ pub struct Call {
     /// The callee is being waited for.
     opening_held: bool,
     heard_something: bool,
-    orders: Vec<Order>,
 }
 
 impl Call {
@@ -180,7 +179,6 @@ impl Call {
             patient: false,
             opening_held: config.callee_first.is_some(),
             heard_something: false,
-            orders: Vec::new(),
             config,
         }
     }
@@ -263,14 +261,21 @@ impl Call {
         if self.is_ended() {
             return;
         }
-        let mut orders = std::mem::take(&mut self.orders);
-        let silent = self.playback.pump(now, &mut orders);
+        let before = actions.len();
+        let silent = self.playback.pump(now, actions);
+        let (handed_over_end, mut batch, mut sound) = (self.playback.handed_over_end(now), 0, false);
+        for action in &actions[before..] {
+            if let Action::PlayToCaller(frame) = action {
+                self.detector.played(frame.ulaw(), (handed_over_end - now).as_millis() as u32);
+                batch += 1;
+                sound |= !self.heard_something && *frame != Frame::SILENCE;
+            }
+        }
         record_utterances(silent, actions);
-        let batch = orders.iter().filter(|it| matches!(it, Order::Play(_))).count() as u32;
         if batch > 0 {
             // Frames of this batch play after what Twilio still holds; the first one begins where the rest ends.
-            let ear = self.playback.handed_over_end(now).saturating_sub(Duration::from_millis(20) * batch).max(now);
-            if !self.heard_something && orders.iter().any(|it| matches!(it, Order::Play(frame) if *frame != Frame::SILENCE)) {
+            let ear = handed_over_end.saturating_sub(Duration::from_millis(20) * batch).max(now);
+            if sound {
                 self.heard_something = true;
                 actions.push(Action::Record(Event::FirstAudio { after: ear }));
             }
@@ -286,17 +291,6 @@ impl Call {
                 self.turn = None;
             }
         }
-        let heard_in = (self.playback.handed_over_end(now) - now).as_millis() as u32;
-        for order in orders.drain(..) {
-            actions.push(match order {
-                Order::Play(frame) => {
-                    self.detector.played(frame.ulaw(), heard_in);
-                    Action::PlayToCaller(frame)
-                }
-                Order::Mark(mark) => Action::MarkCaller(mark),
-            });
-        }
-        self.orders = orders;
         if let Phase::Ending { reason, farewell } = &self.phase
             && *farewell == Farewell::Enough
             && !self.playback.is_speaking()

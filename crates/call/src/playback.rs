@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use media::{BYTES_PER_MS, FRAME_BYTES, Frame, SILENCE};
 
+use crate::Action;
+
 /// A provider's item of speech, numbered in the order of appearance; one answer may have several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ItemId(pub u64);
@@ -31,13 +33,6 @@ const FRAMES_PER_MARK: u64 = 10;
 
 /// Silence kept at Twilio between utterances, if any is: an utterance begins so much later.
 const SILENCE_LEAD: u64 = 40 * BYTES_PER_MS as u64;
-
-/// What a step of playing asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Order {
-    Play(Frame),
-    Mark(Mark),
-}
 
 /// An utterance that left the ledger, heard in full or cut.
 #[derive(Clone, Debug, PartialEq)]
@@ -305,7 +300,7 @@ impl Playback {
     }
 
     /// Hands over frames until Twilio's buffer holds the lead. Returns utterances that are over without any sound.
-    pub(crate) fn pump(&mut self, now: Duration, orders: &mut Vec<Order>) -> Vec<Utterance> {
+    pub(crate) fn pump(&mut self, now: Duration, actions: &mut Vec<Action>) -> Vec<Utterance> {
         let mut silent = Vec::new();
         self.segments.retain(|it| {
             let silence = it.whole && it.received == 0;
@@ -315,7 +310,7 @@ impl Playback {
             !silence
         });
         for index in 0..self.segments.len() {
-            self.close(index, orders);
+            self.close(index, actions);
         }
         self.pass(now);
         while let Some(index) = self.segments.iter().position(|it| !it.closed) {
@@ -349,25 +344,25 @@ impl Playback {
             let frame = segment.hand_over();
             self.accounts.handed_over += frame.ulaw().len() as u64;
             let frame = if self.ducked { frame.scaled(DUCKED_GAIN) } else { frame };
-            orders.push(Order::Play(frame.padded()));
+            actions.push(Action::PlayToCaller(frame.padded()));
             let periodic = (segment.sent / FRAME_BYTES as u64).is_multiple_of(FRAMES_PER_MARK);
             self.sent += FRAME_BYTES as u64;
             self.frames += 1;
-            if !self.close(index, orders) && periodic {
+            if !self.close(index, actions) && periodic {
                 let mark = self.mark();
-                orders.push(mark);
+                actions.push(mark);
             }
         }
         while self.is_filling() && self.sent - self.head(now) < SILENCE_LEAD {
             if self.head(now) == self.sent {
                 self.base = (self.sent, now);
             }
-            orders.push(Order::Play(Frame::SILENCE));
+            actions.push(Action::PlayToCaller(Frame::SILENCE));
             self.sent += FRAME_BYTES as u64;
             self.frames += 1;
             if (self.sent / FRAME_BYTES as u64).is_multiple_of(FRAMES_PER_MARK) {
                 let mark = self.mark();
-                orders.push(mark);
+                actions.push(mark);
             }
         }
         silent
@@ -379,21 +374,21 @@ impl Playback {
     }
 
     /// Puts the terminal mark behind a segment of which everything was handed over; its echo proves that all was heard.
-    fn close(&mut self, index: usize, orders: &mut Vec<Order>) -> bool {
+    fn close(&mut self, index: usize, actions: &mut Vec<Action>) -> bool {
         let segment = &mut self.segments[index];
         let closes = segment.whole && segment.waiting() == 0 && !segment.closed;
         if closes {
             segment.closed = true;
             let mark = self.mark();
-            orders.push(mark);
+            actions.push(mark);
         }
         closes
     }
 
-    fn mark(&mut self) -> Order {
+    fn mark(&mut self) -> Action {
         self.marks_made += 1;
         self.pending_marks.push_back((self.marks_made, self.sent));
-        Order::Mark(Mark { generation: self.generation, number: self.marks_made })
+        Action::MarkCaller(Mark { generation: self.generation, number: self.marks_made })
     }
 
     /// Twilio echoed a mark. Returns the utterances now known to be heard in full.

@@ -99,8 +99,14 @@ impl Timers {
     }
 
     fn find_earliest(&mut self) {
-        let set = Timer::ALL.into_iter().filter(|it| self.is_set(*it));
-        self.earliest = set.map(|it| (self.at[it as usize], it)).min();
+        let (mut set, mut earliest) = (self.set, None);
+        while set != 0 {
+            let timer = Timer::ALL[set.trailing_zeros() as usize];
+            let due = (self.at[timer as usize], timer);
+            earliest = Some(earliest.map_or(due, |it| due.min(it)));
+            set &= set - 1;
+        }
+        self.earliest = earliest;
     }
 
     pub(crate) fn is_set(&self, timer: Timer) -> bool {

@@ -87,7 +87,7 @@ pub async fn run(offhook: &Path, progress: Progress<'_>) -> Result<Benchmark> {
             let (percent, attempts) = FINE;
             let most = run.capacity.unwrap_or_default().max(FEW);
             let share = |percent: usize| (most * percent / 100).next_multiple_of(10);
-            let steps = [share(LOADED)].into_iter().chain(rising(share(100 - percent), percent));
+            let steps = [share(LOADED)].into_iter().chain(rising(share(100), percent));
             let again = capacity(offhook, run.setup, steps, attempts, seconds(3), progress).await?;
             run.join(again);
         }
