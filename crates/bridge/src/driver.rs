@@ -20,7 +20,7 @@ use wire::websocket::{Message, Role};
 
 use crate::accept::Bridge;
 use crate::directory::{Command, LiveControl, Order, Performed, Seat};
-use crate::exchange::{Place, came, has_to_write, writes_later};
+use crate::exchange::{Place, came};
 use crate::history::History;
 use crate::limits;
 use crate::metrics::{DropLabels, PeerLabels};
@@ -211,7 +211,7 @@ impl Driver {
         [check, self.to_caller.patience()].into_iter().flatten().fold(due, Instant::min)
     }
 
-    /// Writes what waits, unless that is for later, then looks at what may have something; what has nothing is left alone until it
+    /// Writes what waits, then looks at what may have something; what has nothing is left alone until it
     /// tells.
     fn poll(
         &mut self,
@@ -231,20 +231,22 @@ impl Driver {
                 session.socket().ends();
             }
         }
-        let writes = !writes_later();
-        if !writes && self.waits_to_write(caller) {
-            has_to_write();
+        if came.has(Sources::UNSENT) {
+            caller.hold_back();
+            if let Assistant::Open(session) = &mut self.assistant {
+                session.socket().hold_back();
+            }
         }
         let mut happened = Happened::default();
         let cx = &mut Context::from_waker(wakers.of(Sources::CALLER));
-        if writes && let Err(lost) = caller.poll_send(&mut self.to_caller, cx) {
+        if let Err(lost) = caller.poll_send(&mut self.to_caller, cx) {
             happened.caller = Some(Err(lost));
         } else if self.look.has(Sources::CALLER) {
             happened.caller = self.seen(Sources::CALLER, caller.poll_receive(cx));
         }
         if let Assistant::Open(session) = &mut self.assistant {
             let cx = &mut Context::from_waker(wakers.of(Sources::ASSISTANT));
-            if writes && let Err(lost) = session.poll_send(cx) {
+            if let Err(lost) = session.poll_send(cx) {
                 happened.assistant = Some(Err(lost));
             } else if self.look.has(Sources::ASSISTANT) {
                 let read = session.poll_receive(cx);
@@ -263,10 +265,6 @@ impl Driver {
             happened.seldom = self.seen(Sources::SELDOM, seldom).map(Box::new);
         }
         if happened.anything() { Poll::Ready(happened) } else { Poll::Pending }
-    }
-
-    fn waits_to_write(&self, caller: &Socket) -> bool {
-        caller.waits_to_send(&self.to_caller) || matches!(&self.assistant, Assistant::Open(session) if session.waits_to_send())
     }
 
     /// What had nothing need not be looked at again.

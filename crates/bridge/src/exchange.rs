@@ -4,8 +4,7 @@
 //! lines of memory on the way of a frame; decision 0025 has what that costs. There is an exchange for each of the runtime's
 //! workers; a call stays where it began.
 //!
-//! What several calls have to write they write one behind the other, when all of them have read and decided: whoever reads it on
-//! the other side is woken once and not for each (decision 0027).
+//! What several calls write is sent when all of them have decided ([`batch`], decision 0027).
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -28,22 +27,19 @@ use tokio::sync::oneshot;
 use tokio::task::{unconstrained, yield_now};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::batch;
 use crate::net::BoxIo;
 use crate::tcp::Tcp;
 use crate::wake::Sources;
 
 /// Calls that are polled in a row, about two milliseconds of work: then the runtime's other tasks have their turn.
 const ROW: usize = 128;
-/// Calls that decide before the first of them writes: less than half a millisecond of work.
-pub(crate) const WRITERS: usize = 32;
+/// Calls that decide before what they have written is sent: less than half a millisecond of work.
+const TOGETHER: usize = 32;
 
 thread_local! {
     /// What has come for the call that is being polled.
     static CAME: Cell<Sources> = const { Cell::new(Sources::NONE) };
-    /// The call that is being polled writes later.
-    static WRITES_LATER: Cell<bool> = const { Cell::new(false) };
-    /// It has something to write.
-    static HAS_TO_WRITE: Cell<bool> = const { Cell::new(false) };
     /// Polls of calls so far.
     static POLLS: Cell<u64> = const { Cell::new(0) };
 }
@@ -51,17 +47,6 @@ thread_local! {
 /// What has come for the call that is being polled, told once.
 pub(crate) fn came() -> Sources {
     CAME.take()
-}
-
-/// Whether the call that is being polled is to read and to decide, and to [say](has_to_write) if it has something to write: it
-/// is then polled again, behind others.
-pub(crate) fn writes_later() -> bool {
-    WRITES_LATER.get()
-}
-
-/// The call that is being polled has something to write.
-pub(crate) fn has_to_write() {
-    HAS_TO_WRITE.set(true);
 }
 
 /// Which poll of a call this is. Sockets are looked at between two: what comes from now on is told of in a later one.
@@ -141,7 +126,8 @@ impl Place {
     /// Lets the exchange watch a socket of the call, as far as it can: one in memory wakes by itself.
     pub(crate) fn watch(&self, io: &mut BoxIo, source: Sources) {
         if let Some(tcp) = Tcp::of(io) {
-            tcp.hand_over(&self.registry, Token(self.slot << 1 | usize::from(source == Sources::ASSISTANT)));
+            let token = Token(self.slot << 1 | usize::from(source == Sources::ASSISTANT));
+            tcp.hand_over(&self.registry, token, self.slot);
         }
     }
 }
@@ -230,8 +216,8 @@ struct Calls {
     slots: Slab<Slot>,
     /// Slots for which something has come.
     due: Vec<usize>,
-    /// Slots of calls that have decided, and have something to write.
-    writers: Vec<usize>,
+    /// Slots of calls whose peers did not take all that was written.
+    unsent: Vec<usize>,
 }
 
 impl Calls {
@@ -247,21 +233,17 @@ impl Calls {
     /// Polls the calls that are due; returns how many are over.
     fn serve(&mut self) -> usize {
         let (mut due, mut over) = (mem::take(&mut self.due), 0);
-        for slots in due.chunks(WRITERS) {
-            over += self.poll_all(slots, slots.len() > 1);
-            let mut writers = mem::take(&mut self.writers);
-            over += self.poll_all(&writers, false);
-            writers.clear();
-            self.writers = writers;
+        for slots in due.chunks(TOGETHER) {
+            batch::open();
+            over += slots.iter().filter(|it| self.poll(**it)).count();
+            batch::send_out(|slot| self.unsent.push(slot));
         }
         due.clear();
         self.due = due;
+        for slot in mem::take(&mut self.unsent) {
+            self.note(slot, Sources::UNSENT);
+        }
         over
-    }
-
-    fn poll_all(&mut self, slots: &[usize], write_later: bool) -> usize {
-        WRITES_LATER.set(write_later);
-        slots.iter().filter(|it| self.poll(**it)).count()
     }
 
     /// Polls a call; tells whether it is over. A panic of its ends it, and nobody else notices.
@@ -272,9 +254,6 @@ impl Calls {
         let (call, mut cx) = (it.call.as_mut(), Context::from_waker(&it.waker));
         let polled = catch_unwind(AssertUnwindSafe(|| call.poll(&mut cx)));
         let over = !matches!(polled, Ok(Poll::Pending));
-        if HAS_TO_WRITE.take() && !over {
-            self.writers.push(slot);
-        }
         if over {
             let call = self.slots.remove(slot);
             let _ = catch_unwind(AssertUnwindSafe(|| drop(call)));
@@ -466,42 +445,120 @@ mod tests {
         sound.unwrap();
     }
 
-    /// Says what it may do, until it writes.
-    fn says(name: usize, said: &Arc<Mutex<Vec<(usize, &'static str)>>>) -> impl FnOnce(Place) -> Running + Send + use<> {
-        let said = said.clone();
-        move |_| {
-            Box::pin(poll_fn(move |_| {
-                let later = writes_later();
-                said.lock().unwrap().push((name, if later { "decides" } else { "writes" }));
-                if later {
-                    has_to_write();
-                    Poll::Pending
-                } else {
-                    Poll::Ready(())
+    /// Two ends of a connection; the far one does not block.
+    async fn connection() -> (BoxIo, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        far.set_nonblocking(true).unwrap();
+        (Box::new(Tcp::new(listener.accept().await.unwrap().0)), far)
+    }
+
+    fn has_something(peer: &std::net::TcpStream) -> bool {
+        peer.peek(&mut [0]).is_ok()
+    }
+
+    #[tokio::test]
+    async fn what_calls_write_is_sent_when_those_beside_them_have_decided() {
+        let exchanges = Exchanges::open();
+        let (mut connections, mut peers) = (Vec::new(), Vec::new());
+        for _ in 0..TOGETHER + 3 {
+            let (near, far) = connection().await;
+            connections.push(near);
+            peers.push(far);
+        }
+        let peers = Arc::new(peers);
+        let calls = connections.into_iter().map(|mut io| {
+            let peers = peers.clone();
+            let (say, said) = oneshot::channel();
+            let call = exchanges.run(|place| async move {
+                place.watch(&mut io, Sources::CALLER);
+                io.write_all(b"decided").await.unwrap();
+                say.send(peers.iter().filter(|it| has_something(it)).count()).unwrap();
+                // Else its end would be as good as a turn's.
+                yield_now().await;
+            });
+            async move { (call.await, said.await.unwrap()) }
+        });
+        let heard: Vec<usize> = futures::future::join_all(calls).await.into_iter().map(|it| it.1).collect();
+        assert_eq!(heard[..TOGETHER], [0; TOGETHER]);
+        assert_eq!(heard[TOGETHER..], [TOGETHER; 3]);
+        assert!(peers.iter().all(has_something));
+    }
+
+    /// More than the kernel holds for a peer that does not read.
+    fn much() -> Vec<u8> {
+        (0..12_000_000_u32).map(|it| (it % 251) as u8).collect()
+    }
+
+    async fn read_to_end(far: std::net::TcpStream) -> Vec<u8> {
+        let mut read = Vec::new();
+        timeout(Duration::from_secs(60), TcpStream::from_std(far).unwrap().read_to_end(&mut read)).await.unwrap().unwrap();
+        read
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_does_not_take_at_once_it_gets_later() {
+        let exchanges = Exchanges::open();
+        let (mut io, far) = connection().await;
+        let (say, said) = oneshot::channel();
+        let call = exchanges.run(|place| async move {
+            place.watch(&mut io, Sources::CALLER);
+            io.write_all(&much()).await.unwrap();
+            // As the turn of others, in which nothing is taken of it.
+            yield_now().await;
+            let more = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_write(cx, b"!"))).await;
+            say.send(more.is_pending()).unwrap();
+            io.write_all(b"!").await.unwrap();
+            io.shutdown().await.unwrap();
+        });
+        let call = tokio::spawn(call);
+        assert!(said.await.unwrap(), "nothing may be queued behind it");
+        let (read, expected) = (read_to_end(far).await, much());
+        assert_eq!((read.len(), read.last()), (expected.len() + 1, Some(&b'!')));
+        assert!(read.starts_with(&expected));
+        call.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_leaves_takes_along_what_its_peer_has_not_taken() {
+        let exchanges = Exchanges::open();
+        for before in [false, true] {
+            let (mut io, far) = connection().await;
+            let (say, said) = oneshot::channel();
+            let call = exchanges.run(move |place| async move {
+                place.watch(&mut io, Sources::CALLER);
+                io.write_all(&much()).await.unwrap();
+                if before {
+                    yield_now().await;
                 }
-            }))
-        }
-    }
-
-    #[tokio::test]
-    async fn calls_write_when_those_beside_them_have_decided() {
-        let (exchanges, said) = (Exchanges::open(), Arc::default());
-        let calls: Vec<_> = (0..WRITERS + 3).map(|it| exchanges.run(says(it, &said))).collect();
-        for call in calls {
+                Tcp::of(&mut io).unwrap().take_back();
+                say.send(io).ok().unwrap();
+            });
             call.await.unwrap();
+            let mut io = said.await.unwrap();
+            let farewell = tokio::spawn(async move {
+                io.write_all(b"bye").await.unwrap();
+                io.shutdown().await.unwrap();
+            });
+            let (read, expected) = (read_to_end(far).await, much());
+            assert_eq!(read.len(), expected.len() + 3);
+            assert!(read.starts_with(&expected) && read.ends_with(b"bye"));
+            farewell.await.unwrap();
         }
-        let each = |calls: std::ops::Range<usize>, does| calls.map(move |it| (it, does));
-        let (first, others) = (0..WRITERS, WRITERS..WRITERS + 3);
-        let expected = each(first.clone(), "decides").chain(each(first, "writes"));
-        let expected: Vec<_> = expected.chain(each(others.clone(), "decides")).chain(each(others, "writes")).collect();
-        assert_eq!(*said.lock().unwrap(), expected);
     }
 
     #[tokio::test]
-    async fn a_call_that_is_alone_writes_at_once() {
-        let (exchanges, said) = (Exchanges::open(), Arc::default());
-        exchanges.run(says(7, &said)).await.unwrap();
-        assert_eq!(*said.lock().unwrap(), [(7, "writes")]);
+    async fn a_peer_that_is_gone_is_told_of_by_the_next_write() {
+        let exchanges = Exchanges::open();
+        let (mut io, far) = connection().await;
+        drop(far);
+        let call = exchanges.run(|place| async move {
+            place.watch(&mut io, Sources::CALLER);
+            while io.write_all(b"is anybody there?").await.is_ok() {
+                yield_now().await;
+            }
+        });
+        timeout(Duration::from_secs(20), call).await.expect("it is told").unwrap();
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod accept;
 mod assistant;
+mod batch;
 mod breaker;
 mod directory;
 mod downlink;

@@ -1,14 +1,13 @@
 //! What waits to be written to a socket: audio, of which the oldest gives way, and control, which overtakes it and is never
 //! dropped. Printed only when the socket takes it, so that what gives way is audio and not half a message.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::thread::LocalKey;
 
 use tokio::time::Instant;
 use wire::websocket::{self, Role};
 
-use crate::exchange::WRITERS;
 use crate::limits;
 use crate::spare::{self, Use};
 
@@ -20,12 +19,9 @@ pub(crate) trait Printer: Send + 'static {
     fn media(&mut self, media: &Self::Media, out: &mut String) -> bool;
     /// Same for a control entry.
     fn control(&mut self, control: Self::Control, out: &mut String) -> bool;
-    /// The thread's queues for audio, lent to whoever has something to send and given back when it is sent.
-    fn queues() -> &'static LocalKey<Queues<Self::Media>>;
+    /// The thread's queue for audio, lent to whoever has something to send and given back, empty, when it is printed.
+    fn queue() -> &'static LocalKey<Cell<VecDeque<Self::Media>>>;
 }
-
-/// Empty queues: as many as calls write one behind the other.
-pub(crate) type Queues<M> = RefCell<Vec<VecDeque<M>>>;
 
 enum Control<C> {
     Order(C),
@@ -88,7 +84,7 @@ impl<P: Printer> Outbox<P> {
     /// Queues audio; the oldest entry gives way when there are too many.
     pub(crate) fn media(&mut self, media: P::Media) {
         if self.media.capacity() == 0 {
-            self.media = P::queues().with_borrow_mut(Vec::pop).unwrap_or_default();
+            self.media = P::queue().take();
         }
         if self.media.len() == self.media_max {
             self.media.pop_front();
@@ -187,12 +183,7 @@ impl<P: Printer> Outbox<P> {
         if self.media.capacity() > 0 {
             // Also puts its beginning back to where it is warm.
             self.media.clear();
-            let queue = std::mem::take(&mut self.media);
-            P::queues().with_borrow_mut(|them| {
-                if them.len() < WRITERS {
-                    them.push(queue);
-                }
-            });
+            P::queue().set(std::mem::take(&mut self.media));
         }
         if let Some((code, reason)) = close {
             let mask = self.bytes.mask();
@@ -229,7 +220,7 @@ mod tests {
     struct Plain;
 
     thread_local! {
-        static QUEUES: Queues<u32> = const { RefCell::new(Vec::new()) };
+        static QUEUE: Cell<VecDeque<u32>> = const { Cell::new(VecDeque::new()) };
     }
 
     impl Printer for Plain {
@@ -246,8 +237,8 @@ mod tests {
             true
         }
 
-        fn queues() -> &'static LocalKey<Queues<u32>> {
-            &QUEUES
+        fn queue() -> &'static LocalKey<Cell<VecDeque<u32>>> {
+            &QUEUE
         }
     }
 

@@ -108,11 +108,6 @@ impl Session {
         self.socket.poll_send(&mut self.outbox, cx)
     }
 
-    /// Whether [`poll_send`](Self::poll_send) has something to do.
-    pub(crate) fn waits_to_send(&self) -> bool {
-        self.socket.waits_to_send(&self.outbox)
-    }
-
     /// Reads what has come.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         self.socket.poll_receive(cx)
@@ -242,10 +237,11 @@ impl Session {
         self.outbox.dropped()
     }
 
-    /// Closes the socket: what is queued goes out, and the provider sees a close and not a reset; within a bound.
-    pub(crate) async fn close(mut self: Box<Self>) {
+    /// Closes the socket: what is queued goes out, and the provider sees a close and not a reset; within a bound. It leaves the
+    /// exchange at once, in the turn in which it is asked to.
+    pub(crate) fn close(mut self: Box<Self>) -> impl Future<Output = ()> {
         self.socket.leave_exchange();
-        let _ = timeout(limits::CLOSE_TIMEOUT, self.socket.close(&mut self.outbox, 1000, "")).await;
+        async move { _ = timeout(limits::CLOSE_TIMEOUT, self.socket.close(&mut self.outbox, 1000, "")).await }
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Socket {
     inbox: Inbox,
     /// The peer has sent its close: nothing more will come.
     peer_closed: bool,
-    /// An encrypted connection has not passed on yet all that it was given.
+    /// The connection has not passed on yet all that it was given.
     held_back: bool,
 }
 
@@ -98,9 +98,9 @@ impl Socket {
         Ok(message)
     }
 
-    /// Whether [`poll_send`](Self::poll_send) has something to do.
-    pub(crate) fn waits_to_send<P: Printer>(&self, outbox: &Outbox<P>) -> bool {
-        self.held_back || !outbox.is_empty()
+    /// The exchange has been told that what was written was not taken, perhaps by this one's peer.
+    pub(crate) fn hold_back(&mut self) {
+        self.held_back = true;
     }
 
     /// Writes what waits, as far as the peer takes it; what it does not is written when it does, if this is polled then.
@@ -124,7 +124,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Encrypted connections keep what they were given until they are told, and then what the peer does not take.
+    /// Encrypted connections keep what they were given until they are told, and all of them what the peer does not take.
     fn poll_pass_on(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
         let passed_on = Pin::new(&mut self.io).poll_flush(cx)?;
         self.held_back = passed_on.is_pending();

@@ -6,19 +6,24 @@ use std::mem;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use mio::{Interest, Registry, Token};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::batch::{Line, attempt, send_now};
 use crate::exchange::poll_number;
 use crate::net::BoxIo;
 
 /// See the module.
-pub(crate) struct Tcp(Watched);
+pub(crate) struct Tcp {
+    watched: Watched,
+    /// What the peer had not taken when the exchange gave it back; it goes out before anything else.
+    rest: Vec<u8>,
+}
 
 enum Watched {
     /// By the runtime: whoever waits is woken.
@@ -30,7 +35,7 @@ enum Watched {
 }
 
 struct Exchanged {
-    socket: mio::net::TcpStream,
+    line: Arc<Line>,
     registry: Arc<Registry>,
     /// The poll of the call in which a read left nothing: whoever reads on in it need not ask the kernel. What comes later is
     /// told of anew, once: a later poll must ask.
@@ -42,7 +47,7 @@ struct Exchanged {
 impl Tcp {
     /// In the runtime's care.
     pub(crate) fn new(socket: TcpStream) -> Self {
-        Self(Watched::Runtime(socket))
+        Watched::Runtime(socket).into()
     }
 
     /// The TCP connection that carries `io`, encrypted or not; others, such as one in memory, wake whoever waits for them.
@@ -51,30 +56,33 @@ impl Tcp {
         if io.is::<Self>() { io.downcast_mut() } else { io.downcast_mut::<TlsStream<Self>>().map(|it| it.get_mut().0) }
     }
 
-    /// Lets `registry` watch it. One that it does not take is as good as closed.
-    pub(crate) fn hand_over(&mut self, registry: &Arc<Registry>, token: Token) {
-        let Watched::Runtime(socket) = mem::replace(&mut self.0, Watched::Nobody) else { return };
+    /// Lets `registry` watch it for the call in a slot. One that it does not take is as good as closed.
+    pub(crate) fn hand_over(&mut self, registry: &Arc<Registry>, token: Token, slot: usize) {
+        let Watched::Runtime(socket) = mem::replace(&mut self.watched, Watched::Nobody) else { return };
         let watched = socket.into_std().map(mio::net::TcpStream::from_std).and_then(|mut socket| {
             registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-            Ok(Exchanged { socket, registry: registry.clone(), drained: None, ending: false })
+            Ok(Exchanged { line: Arc::new(Line::new(socket, slot)), registry: registry.clone(), drained: None, ending: false })
         });
-        self.0 = noted(watched.map(Watched::Exchange));
+        self.watched = noted(watched.map(Watched::Exchange));
     }
 
-    /// Back to the runtime.
+    /// Back to the runtime, in a turn of the call whose it is.
     pub(crate) fn take_back(&mut self) {
-        match mem::replace(&mut self.0, Watched::Nobody) {
-            Watched::Exchange(Exchanged { mut socket, registry, .. }) => {
-                let taken = registry.deregister(&mut socket).and_then(|()| TcpStream::from_std(socket.into()));
-                self.0 = noted(taken.map(Watched::Runtime));
-            }
-            other => self.0 = other,
-        }
+        let Watched::Exchange(Exchanged { line, registry, .. }) = &self.watched else { return };
+        send_now(line);
+        let (line, registry) = (line.clone(), registry.clone());
+        self.watched = Watched::Nobody;
+        // What was written is sent: nobody else has it any more.
+        let Some(line) = Arc::into_inner(line) else { return };
+        let (mut socket, rest) = line.into_parts();
+        self.rest = rest;
+        let taken = registry.deregister(&mut socket).and_then(|()| TcpStream::from_std(socket.into()));
+        self.watched = noted(taken.map(Watched::Runtime));
     }
 
     /// The exchange has been told that the peer closed.
     pub(crate) fn ends(&mut self) {
-        if let Watched::Exchange(it) = &mut self.0 {
+        if let Watched::Exchange(it) = &mut self.watched {
             it.ending = true;
         }
     }
@@ -94,7 +102,7 @@ impl Exchanged {
         }
         let room = into.initialize_unfilled();
         let size = room.len();
-        let read = attempt(|| Ok(recv(&self.socket, &mut *room, RecvFlags::empty())?.0));
+        let read = attempt(|| Ok(recv(&self.line.socket, &mut *room, RecvFlags::empty())?.0));
         if let Poll::Ready(Ok(bytes)) = read {
             self.drained = (bytes < size && !self.ending).then(poll_number);
             into.advance(bytes);
@@ -103,24 +111,19 @@ impl Exchanged {
     }
 }
 
-/// Something on a socket that does not block.
-fn attempt<T>(mut work: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> {
-    loop {
-        match work() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-            done => return Poll::Ready(done),
-        }
-    }
-}
-
 fn unwatched<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
+impl From<Watched> for Tcp {
+    fn from(watched: Watched) -> Self {
+        Self { watched, rest: Vec::new() }
+    }
+}
+
 impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        match &mut self.watched {
             Watched::Runtime(it) => Pin::new(it).poll_read(cx, into),
             Watched::Exchange(it) => it.poll_read(into),
             Watched::Nobody => unwatched(),
@@ -130,37 +133,38 @@ impl AsyncRead for Tcp {
 
 impl AsyncWrite for Tcp {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
+        ready!(self.as_mut().poll_flush(cx))?;
+        match &mut self.watched {
             Watched::Runtime(it) => Pin::new(it).poll_write(cx, bytes),
-            Watched::Exchange(it) => attempt(|| Ok(send(&it.socket, bytes, SendFlags::NOSIGNAL)?)),
+            Watched::Exchange(it) => it.line.poll_write(bytes),
             Watched::Nobody => unwatched(),
         }
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            Watched::Runtime(it) => Pin::new(it).poll_write_vectored(cx, pieces),
-            Watched::Exchange(it) => attempt(|| Ok(rustix::io::writev(&it.socket, pieces)?)),
+    /// Passes on what the peer did not take at the end of a turn.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { watched, rest } = self.get_mut();
+        match watched {
+            Watched::Runtime(it) => {
+                while !rest.is_empty() {
+                    let taken = ready!(Pin::new(&mut *it).poll_write(cx, rest))?;
+                    rest.drain(..taken);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Watched::Exchange(it) => it.line.poll_rest(),
             Watched::Nobody => unwatched(),
         }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        ready!(self.as_mut().poll_flush(cx))?;
+        match &mut self.watched {
             Watched::Runtime(it) => Pin::new(it).poll_shutdown(cx),
-            Watched::Exchange(it) => Poll::Ready(it.socket.shutdown(Shutdown::Write)),
+            Watched::Exchange(it) => {
+                send_now(&it.line);
+                Poll::Ready(it.line.socket.shutdown(Shutdown::Write))
+            }
             Watched::Nobody => unwatched(),
         }
     }
@@ -203,7 +207,7 @@ mod tests {
         let registry = Arc::new(poll.registry().try_clone().unwrap());
         let (mut near, mut far) = pair().await;
         far.write_all(b"before").await.unwrap();
-        near.hand_over(&registry, Token(7));
+        near.hand_over(&registry, Token(7), 3);
         wait(&mut poll, |it| it.token() == Token(7) && it.is_readable());
         let mut bytes = [0; 64];
         assert_eq!(read(&mut near, &mut bytes), Poll::Ready(6));
@@ -226,7 +230,7 @@ mod tests {
         let (mut near, mut far) = pair().await;
         far.write_all(b"bye").await.unwrap();
         drop(far);
-        near.hand_over(&registry, Token(0));
+        near.hand_over(&registry, Token(0), 0);
         wait(&mut poll, |it| it.is_read_closed());
         near.ends();
         let mut bytes = [0; 64];
@@ -236,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_nobody_watches_is_closed() {
-        let mut near = Tcp(Watched::Nobody);
+        let mut near = Tcp::from(Watched::Nobody);
         assert_eq!(near.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::NotConnected);
         assert_eq!(near.write(b"x").await.unwrap_err().kind(), io::ErrorKind::NotConnected);
     }

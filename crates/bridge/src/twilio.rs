@@ -1,12 +1,13 @@
 //! Twilio Media Streams ⇄ call: what is queued for the caller's socket and how it is printed.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::thread::LocalKey;
 
 use call::Mark;
 use media::Frame;
 
-use crate::outbox::{Printer, Queues};
+use crate::outbox::Printer;
 
 /// `<Parameter>` with the single-use token.
 pub const TOKEN_PARAMETER: &str = "token";
@@ -34,7 +35,7 @@ impl TwilioPrinter {
 }
 
 thread_local! {
-    static QUEUES: Queues<Media> = const { RefCell::new(Vec::new()) };
+    static QUEUE: Cell<VecDeque<Media>> = const { Cell::new(VecDeque::new()) };
 }
 
 impl Printer for TwilioPrinter {
@@ -57,8 +58,8 @@ impl Printer for TwilioPrinter {
         true
     }
 
-    fn queues() -> &'static LocalKey<Queues<Media>> {
-        &QUEUES
+    fn queue() -> &'static LocalKey<Cell<VecDeque<Media>>> {
+        &QUEUE
     }
 }
 

@@ -1,12 +1,13 @@
 //! Towards the provider: enhanced where that is wanted, converted to its format, printed as its messages.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::thread::LocalKey;
 
 use media::enhance::Chain;
 use media::{Format, Frame, Rate, Transcoder};
 
-use crate::outbox::{Outbox, Printer, Queues};
+use crate::outbox::{Outbox, Printer};
 use crate::spare::{self, Use};
 
 /// The queue towards a provider.
@@ -36,7 +37,7 @@ impl UplinkPrinter {
 }
 
 thread_local! {
-    static QUEUES: Queues<Frame> = const { RefCell::new(Vec::new()) };
+    static QUEUE: Cell<VecDeque<Frame>> = const { Cell::new(VecDeque::new()) };
 }
 
 impl Printer for UplinkPrinter {
@@ -77,8 +78,8 @@ impl Printer for UplinkPrinter {
         }
     }
 
-    fn queues() -> &'static LocalKey<Queues<Frame>> {
-        &QUEUES
+    fn queue() -> &'static LocalKey<Cell<VecDeque<Frame>>> {
+        &QUEUE
     }
 }
 

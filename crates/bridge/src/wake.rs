@@ -24,6 +24,8 @@ impl Sources {
     pub(crate) const WOKEN: Self = Self(16);
     /// A peer has closed its socket; there may still be something to read.
     pub(crate) const ENDING: Self = Self(32);
+    /// A peer did not take all that was written.
+    pub(crate) const UNSENT: Self = Self(64);
     const EACH: [Self; 4] = [Self::CALLER, Self::ASSISTANT, Self::TIMER, Self::SELDOM];
 
     pub(crate) fn has(self, source: Self) -> bool {
