@@ -21,11 +21,27 @@ fn frame_path(c: &mut Criterion) {
     }
 }
 
+/// A frame each way of many calls in turn, as a server has them: what the calls before have driven out of the caches.
+fn in_turn(c: &mut Criterion) {
+    let (_, format) = FORMATS[0];
+    for calls in [1, 600] {
+        let mut paths: Vec<_> = (0..calls).map(|_| (CallerToAssistant::new(format), AssistantToCaller::new(format))).collect();
+        let mut next = 0;
+        c.bench_function(&format!("in_turn/{calls} calls"), |b| {
+            b.iter(|| {
+                let (up, down) = &mut paths[next];
+                next = (next + 1) % calls;
+                up.frame() + down.frame()
+            });
+        });
+    }
+}
+
 fn turn(c: &mut Criterion) {
     let mut path = Turn::default();
     println!("turn: {:?} of {TURN_BUDGET:?} from its end to the first frame, the provider's time included", path.turn());
     c.bench_function("turn", |b| b.iter(|| path.turn()));
 }
 
-criterion_group!(benches, frame_path, turn);
+criterion_group!(benches, frame_path, in_turn, turn);
 criterion_main!(benches);

@@ -38,7 +38,7 @@ pub const LATE: f64 = 20.0;
 const GENERATOR_LATE: f64 = 8.0;
 /// Calls that ring in a second.
 const RATE: u32 = 50;
-/// Calls that ring in a second while nothing is noted, and while nobody is there either: a table takes a quarter less time.
+/// Calls that ring in a second while nothing is noted, and while nobody is there either: a table rings up some 13,000.
 const UNNOTED_RATE: u32 = 100;
 const FIRST_RATE: u32 = 200;
 /// Between TwiML and the stream, as at Twilio at best.

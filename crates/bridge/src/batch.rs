@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
+use mio::Token;
 use rustix::net::{SendFlags, send};
 
 /// Room for this much is kept from one turn to the next.
@@ -35,8 +36,8 @@ struct Letter {
 /// A connection that an exchange watches, as far as writing goes.
 pub(crate) struct Line {
     pub(crate) socket: mio::net::TcpStream,
-    /// Whose it is.
-    pub(crate) slot: usize,
+    /// What its exchange knows it by.
+    token: Token,
     /// What the peer did not take.
     rest: Mutex<Rest>,
     has_rest: AtomicBool,
@@ -49,19 +50,17 @@ struct Rest {
 }
 
 impl Line {
-    pub(crate) fn new(socket: mio::net::TcpStream, slot: usize) -> Self {
-        Self { socket, slot, rest: Mutex::default(), has_rest: AtomicBool::new(false) }
+    pub(crate) fn new(socket: mio::net::TcpStream, token: Token) -> Self {
+        Self { socket, token, rest: Mutex::default(), has_rest: AtomicBool::new(false) }
     }
 
-    /// Takes bytes to be sent at the end of the turn; outside of one, sends what the peer takes. Pending while it has not taken
-    /// what was sent before.
+    /// Takes bytes to be sent at the end of the turn; outside of one, sends what the peer takes. To be asked when nothing is left
+    /// of [what was sent before](Self::poll_rest).
     pub(crate) fn poll_write(self: &Arc<Self>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.poll_rest() {
-            Poll::Ready(Ok(())) if post(self, bytes) => Poll::Ready(Ok(bytes.len())),
-            Poll::Ready(Ok(())) => attempt(|| Ok(send(&self.socket, bytes, SendFlags::NOSIGNAL)?)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+        if post(self, bytes) {
+            return Poll::Ready(Ok(bytes.len()));
         }
+        attempt(|| Ok(send(&self.socket, bytes, SendFlags::NOSIGNAL)?))
     }
 
     /// Sends what the peer did not take before, as far as it takes it now.
@@ -162,14 +161,14 @@ pub(crate) fn open() {
     BATCH.with_borrow_mut(|it| it.is_open = true);
 }
 
-/// Sends what was written since [`open`]; `unsent` is told the slots whose peers did not take all of it.
-pub(crate) fn send_out(mut unsent: impl FnMut(usize)) {
+/// Sends what was written since [`open`]; `unsent` is told of connections whose peers did not take all of it.
+pub(crate) fn send_out(mut unsent: impl FnMut(Token)) {
     BATCH.with_borrow_mut(|it| {
         it.is_open = false;
         for Letter { line, part } in it.letters.drain(..) {
             line.send(&it.bytes[part]);
             if line.has_rest.load(Ordering::Acquire) {
-                unsent(line.slot);
+                unsent(line.token);
             }
         }
         it.bytes.clear();

@@ -126,8 +126,7 @@ impl Place {
     /// Lets the exchange watch a socket of the call, as far as it can: one in memory wakes by itself.
     pub(crate) fn watch(&self, io: &mut BoxIo, source: Sources) {
         if let Some(tcp) = Tcp::of(io) {
-            let token = Token(self.slot << 1 | usize::from(source == Sources::ASSISTANT));
-            tcp.hand_over(&self.registry, token, self.slot);
+            tcp.hand_over(&self.registry, Token(self.slot << 1 | usize::from(source == Sources::ASSISTANT)));
         }
     }
 }
@@ -236,7 +235,7 @@ impl Calls {
         for slots in due.chunks(TOGETHER) {
             batch::open();
             over += slots.iter().filter(|it| self.poll(**it)).count();
-            batch::send_out(|slot| self.unsent.push(slot));
+            batch::send_out(|token| self.unsent.push(of(token).0));
         }
         due.clear();
         self.due = due;

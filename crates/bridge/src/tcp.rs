@@ -56,28 +56,30 @@ impl Tcp {
         if io.is::<Self>() { io.downcast_mut() } else { io.downcast_mut::<TlsStream<Self>>().map(|it| it.get_mut().0) }
     }
 
-    /// Lets `registry` watch it for the call in a slot. One that it does not take is as good as closed.
-    pub(crate) fn hand_over(&mut self, registry: &Arc<Registry>, token: Token, slot: usize) {
+    /// Lets `registry` watch it. One that it does not take is as good as closed.
+    pub(crate) fn hand_over(&mut self, registry: &Arc<Registry>, token: Token) {
         let Watched::Runtime(socket) = mem::replace(&mut self.watched, Watched::Nobody) else { return };
         let watched = socket.into_std().map(mio::net::TcpStream::from_std).and_then(|mut socket| {
             registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-            Ok(Exchanged { line: Arc::new(Line::new(socket, slot)), registry: registry.clone(), drained: None, ending: false })
+            Ok(Exchanged { line: Arc::new(Line::new(socket, token)), registry: registry.clone(), drained: None, ending: false })
         });
         self.watched = noted(watched.map(Watched::Exchange));
     }
 
     /// Back to the runtime, in a turn of the call whose it is.
     pub(crate) fn take_back(&mut self) {
-        let Watched::Exchange(Exchanged { line, registry, .. }) = &self.watched else { return };
-        send_now(line);
-        let (line, registry) = (line.clone(), registry.clone());
-        self.watched = Watched::Nobody;
-        // What was written is sent: nobody else has it any more.
-        let Some(line) = Arc::into_inner(line) else { return };
-        let (mut socket, rest) = line.into_parts();
-        self.rest = rest;
-        let taken = registry.deregister(&mut socket).and_then(|()| TcpStream::from_std(socket.into()));
-        self.watched = noted(taken.map(Watched::Runtime));
+        match mem::replace(&mut self.watched, Watched::Nobody) {
+            Watched::Exchange(Exchanged { line, registry, .. }) => {
+                send_now(&line);
+                // Only what was still to be sent would have it, too.
+                let Some(line) = Arc::into_inner(line) else { return };
+                let (mut socket, rest) = line.into_parts();
+                self.rest = rest;
+                let taken = registry.deregister(&mut socket).and_then(|()| TcpStream::from_std(socket.into()));
+                self.watched = noted(taken.map(Watched::Runtime));
+            }
+            other => self.watched = other,
+        }
     }
 
     /// The exchange has been told that the peer closed.
@@ -163,6 +165,7 @@ impl AsyncWrite for Tcp {
             Watched::Runtime(it) => Pin::new(it).poll_shutdown(cx),
             Watched::Exchange(it) => {
                 send_now(&it.line);
+                ready!(it.line.poll_rest())?;
                 Poll::Ready(it.line.socket.shutdown(Shutdown::Write))
             }
             Watched::Nobody => unwatched(),
@@ -207,7 +210,7 @@ mod tests {
         let registry = Arc::new(poll.registry().try_clone().unwrap());
         let (mut near, mut far) = pair().await;
         far.write_all(b"before").await.unwrap();
-        near.hand_over(&registry, Token(7), 3);
+        near.hand_over(&registry, Token(7));
         wait(&mut poll, |it| it.token() == Token(7) && it.is_readable());
         let mut bytes = [0; 64];
         assert_eq!(read(&mut near, &mut bytes), Poll::Ready(6));
@@ -230,7 +233,7 @@ mod tests {
         let (mut near, mut far) = pair().await;
         far.write_all(b"bye").await.unwrap();
         drop(far);
-        near.hand_over(&registry, Token(0), 0);
+        near.hand_over(&registry, Token(0));
         wait(&mut poll, |it| it.is_read_closed());
         near.ends();
         let mut bytes = [0; 64];
