@@ -299,7 +299,8 @@ impl Playback {
         }
     }
 
-    /// Hands over frames until Twilio's buffer holds the lead. Returns utterances that are over without any sound.
+    /// Hands over frames until Twilio's buffer holds the lead: they and their marks are appended to `actions`. Returns utterances
+    /// that are over without any sound.
     pub(crate) fn pump(&mut self, now: Duration, actions: &mut Vec<Action>) -> Vec<Utterance> {
         let mut silent = Vec::new();
         self.segments.retain(|it| {
