@@ -39,23 +39,23 @@ pub(crate) struct Line {
     /// What its exchange knows it by.
     token: Token,
     /// What the peer did not take.
-    rest: Mutex<Rest>,
-    has_rest: AtomicBool,
+    unsent: Mutex<Unsent>,
+    has_unsent: AtomicBool,
 }
 
 #[derive(Default)]
-struct Rest {
+struct Unsent {
     bytes: Vec<u8>,
     error: Option<io::Error>,
 }
 
 impl Line {
     pub(crate) fn new(socket: mio::net::TcpStream, token: Token) -> Self {
-        Self { socket, token, rest: Mutex::default(), has_rest: AtomicBool::new(false) }
+        Self { socket, token, unsent: Mutex::default(), has_unsent: AtomicBool::new(false) }
     }
 
     /// Takes bytes to be sent at the end of the turn; outside of one, sends what the peer takes. To be asked when nothing is left
-    /// of [what was sent before](Self::poll_rest).
+    /// of [what was sent before](Self::poll_unsent).
     pub(crate) fn poll_write(self: &Arc<Self>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if post(self, bytes) {
             return Poll::Ready(Ok(bytes.len()));
@@ -67,23 +67,23 @@ impl Line {
     ///
     /// # Errors
     /// Those of sending, also of what was sent at the end of a turn.
-    pub(crate) fn poll_rest(&self) -> Poll<io::Result<()>> {
-        if !self.has_rest.load(Ordering::Acquire) {
+    pub(crate) fn poll_unsent(&self) -> Poll<io::Result<()>> {
+        if !self.has_unsent.load(Ordering::Acquire) {
             return Poll::Ready(Ok(()));
         }
-        let mut rest = self.rest();
-        let bytes = std::mem::take(&mut rest.bytes);
-        let sent = match rest.error.take() {
+        let mut unsent = self.unsent();
+        let bytes = std::mem::take(&mut unsent.bytes);
+        let sent = match unsent.error.take() {
             Some(error) => Err(error),
             None => send_all(&self.socket, &bytes),
         };
-        self.has_rest.store(false, Ordering::Release);
+        self.has_unsent.store(false, Ordering::Release);
         match sent {
             Ok(sent) if sent == bytes.len() => Poll::Ready(Ok(())),
             Ok(sent) => {
-                rest.bytes = bytes;
-                rest.bytes.drain(..sent);
-                self.has_rest.store(true, Ordering::Release);
+                unsent.bytes = bytes;
+                unsent.bytes.drain(..sent);
+                self.has_unsent.store(true, Ordering::Release);
                 Poll::Pending
             }
             Err(error) => Poll::Ready(Err(error)),
@@ -92,28 +92,28 @@ impl Line {
 
     /// Sends behind what the peer did not take; what it does not take now, and what goes wrong, is kept.
     fn send(&self, bytes: &[u8]) {
-        let has_rest = self.has_rest.load(Ordering::Acquire);
-        let sent = if has_rest { Ok(0) } else { send_all(&self.socket, bytes) };
+        let has_unsent = self.has_unsent.load(Ordering::Acquire);
+        let sent = if has_unsent { Ok(0) } else { send_all(&self.socket, bytes) };
         if let Ok(sent) = &sent
             && *sent == bytes.len()
         {
             return;
         }
-        let mut rest = self.rest();
+        let mut unsent = self.unsent();
         match sent {
-            Ok(sent) => rest.bytes.extend_from_slice(&bytes[sent..]),
-            Err(error) => rest.error = Some(error),
+            Ok(sent) => unsent.bytes.extend_from_slice(&bytes[sent..]),
+            Err(error) => unsent.error = Some(error),
         }
-        self.has_rest.store(true, Ordering::Release);
+        self.has_unsent.store(true, Ordering::Release);
     }
 
-    fn rest(&self) -> MutexGuard<'_, Rest> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unsent(&self) -> MutexGuard<'_, Unsent> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection, and what the peer has not taken of what was written.
     pub(crate) fn into_parts(self) -> (mio::net::TcpStream, Vec<u8>) {
-        (self.socket, self.rest.into_inner().unwrap_or_else(PoisonError::into_inner).bytes)
+        (self.socket, self.unsent.into_inner().unwrap_or_else(PoisonError::into_inner).bytes)
     }
 }
 
@@ -167,7 +167,7 @@ pub(crate) fn send_out(mut unsent: impl FnMut(Token)) {
         it.is_open = false;
         for Letter { line, part } in it.letters.drain(..) {
             line.send(&it.bytes[part]);
-            if line.has_rest.load(Ordering::Acquire) {
+            if line.has_unsent.load(Ordering::Acquire) {
                 unsent(line.token);
             }
         }

@@ -211,8 +211,7 @@ impl Driver {
         [check, self.to_caller.patience()].into_iter().flatten().fold(due, Instant::min)
     }
 
-    /// Writes what waits, then looks at what may have something; what has nothing is left alone until it
-    /// tells.
+    /// Writes what waits, then looks at what may have something; what has nothing is left alone until it tells.
     fn poll(
         &mut self,
         wakers: &Wakers,

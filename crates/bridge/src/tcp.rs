@@ -22,7 +22,7 @@ use crate::net::BoxIo;
 pub(crate) struct Tcp {
     watched: Watched,
     /// What the peer had not taken when the exchange gave it back; it goes out before anything else.
-    rest: Vec<u8>,
+    unsent: Vec<u8>,
 }
 
 enum Watched {
@@ -73,8 +73,8 @@ impl Tcp {
                 send_now(&line);
                 // Only what was still to be sent would have it, too.
                 let Some(line) = Arc::into_inner(line) else { return };
-                let (mut socket, rest) = line.into_parts();
-                self.rest = rest;
+                let (mut socket, unsent) = line.into_parts();
+                self.unsent = unsent;
                 let taken = registry.deregister(&mut socket).and_then(|()| TcpStream::from_std(socket.into()));
                 self.watched = noted(taken.map(Watched::Runtime));
             }
@@ -119,7 +119,7 @@ fn unwatched<T>() -> Poll<io::Result<T>> {
 
 impl From<Watched> for Tcp {
     fn from(watched: Watched) -> Self {
-        Self { watched, rest: Vec::new() }
+        Self { watched, unsent: Vec::new() }
     }
 }
 
@@ -145,16 +145,16 @@ impl AsyncWrite for Tcp {
 
     /// Passes on what the peer did not take at the end of a turn.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { watched, rest } = self.get_mut();
+        let Self { watched, unsent } = self.get_mut();
         match watched {
             Watched::Runtime(it) => {
-                while !rest.is_empty() {
-                    let taken = ready!(Pin::new(&mut *it).poll_write(cx, rest))?;
-                    rest.drain(..taken);
+                while !unsent.is_empty() {
+                    let taken = ready!(Pin::new(&mut *it).poll_write(cx, unsent))?;
+                    unsent.drain(..taken);
                 }
                 Poll::Ready(Ok(()))
             }
-            Watched::Exchange(it) => it.line.poll_rest(),
+            Watched::Exchange(it) => it.line.poll_unsent(),
             Watched::Nobody => unwatched(),
         }
     }
@@ -165,7 +165,7 @@ impl AsyncWrite for Tcp {
             Watched::Runtime(it) => Pin::new(it).poll_shutdown(cx),
             Watched::Exchange(it) => {
                 send_now(&it.line);
-                ready!(it.line.poll_rest())?;
+                ready!(it.line.poll_unsent())?;
                 Poll::Ready(it.line.socket.shutdown(Shutdown::Write))
             }
             Watched::Nobody => unwatched(),
