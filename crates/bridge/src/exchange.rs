@@ -4,7 +4,8 @@
 //! lines of memory on the way of a frame; decision 0025 has what that costs. There is an exchange for each of the runtime's
 //! workers; a call stays where it began.
 //!
-//! What several calls write is sent when all of them have decided ([`batch`], decision 0027).
+//! What has come for several calls is read before the first of them decides, and what they write is sent when the last has
+//! ([`batch`], decisions 0027 and 0029).
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -18,7 +19,7 @@ use std::{io, mem};
 
 use futures::task::AtomicWaker;
 use futures::{FutureExt as _, TryFutureExt as _};
-use mio::{Events, Registry, Token};
+use mio::{Events, Token};
 use slab::Slab;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,14 +29,13 @@ use tokio::task::{unconstrained, yield_now};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::batch;
+use crate::line::Lines;
 use crate::net::BoxIo;
 use crate::tcp::Tcp;
 use crate::wake::Sources;
 
-/// Calls that are polled in a row, about two milliseconds of work: then the runtime's other tasks have their turn.
+/// Calls that have their turn together, about two milliseconds of work: then the runtime's other tasks have theirs.
 const ROW: usize = 128;
-/// Calls that decide before what they have written is sent: less than half a millisecond of work.
-const TOGETHER: usize = 32;
 
 thread_local! {
     /// What has come for the call that is being polled.
@@ -118,7 +118,7 @@ impl Door {
 
 /// A call's place in an exchange.
 pub(crate) struct Place {
-    registry: Arc<Registry>,
+    lines: Arc<Lines>,
     slot: usize,
 }
 
@@ -126,9 +126,13 @@ impl Place {
     /// Lets the exchange watch a socket of the call, as far as it can: one in memory wakes by itself.
     pub(crate) fn watch(&self, io: &mut BoxIo, source: Sources) {
         if let Some(tcp) = Tcp::of(io) {
-            tcp.hand_over(&self.registry, Token(self.slot << 1 | usize::from(source == Sources::ASSISTANT)));
+            tcp.hand_over(&self.lines, token(self.slot, source));
         }
     }
+}
+
+fn token(slot: usize, source: Sources) -> Token {
+    Token(slot << 1 | usize::from(source == Sources::ASSISTANT))
 }
 
 /// Whose socket it is.
@@ -210,9 +214,9 @@ impl Wake for Woken {
 }
 
 /// The calls of an exchange.
-#[derive(Default)]
 struct Calls {
     slots: Slab<Slot>,
+    lines: Arc<Lines>,
     /// Slots for which something has come.
     due: Vec<usize>,
     /// Slots of calls whose peers did not take all that was written.
@@ -220,6 +224,10 @@ struct Calls {
 }
 
 impl Calls {
+    fn new(lines: Lines) -> Self {
+        Self { slots: Slab::new(), lines: Arc::new(lines), due: Vec::new(), unsent: Vec::new() }
+    }
+
     fn note(&mut self, slot: usize, came: Sources) {
         if let Some(it) = self.slots.get_mut(slot) {
             if it.came == Sources::NONE {
@@ -232,7 +240,8 @@ impl Calls {
     /// Polls the calls that are due; returns how many are over.
     fn serve(&mut self) -> usize {
         let (mut due, mut over) = (mem::take(&mut self.due), 0);
-        for slots in due.chunks(TOGETHER) {
+        for slots in due.chunks(ROW) {
+            self.read_ahead(slots);
             batch::open();
             over += slots.iter().filter(|it| self.poll(**it)).count();
             batch::send_out(|token| self.unsent.push(of(token).0));
@@ -245,6 +254,13 @@ impl Calls {
         over
     }
 
+    fn read_ahead(&self, slots: &[usize]) {
+        let came = |slot: usize, source| self.slots.get(slot).is_some_and(|it| it.came.has(source)).then(|| token(slot, source));
+        let tokens =
+            slots.iter().flat_map(|it| [Sources::CALLER, Sources::ASSISTANT].into_iter().filter_map(|source| came(*it, source)));
+        batch::read_ahead(|tell| self.lines.each(tokens, tell));
+    }
+
     /// Polls a call; tells whether it is over. A panic of its ends it, and nobody else notices.
     fn poll(&mut self, slot: usize) -> bool {
         let Some(it) = self.slots.get_mut(slot) else { return false };
@@ -252,6 +268,7 @@ impl Calls {
         POLLS.set(POLLS.get() + 1);
         let (call, mut cx) = (it.call.as_mut(), Context::from_waker(&it.waker));
         let polled = catch_unwind(AssertUnwindSafe(|| call.poll(&mut cx)));
+        batch::keep_unread(|token| of(token).0 == slot);
         let over = !matches!(polled, Ok(Poll::Pending));
         if over {
             let call = self.slots.remove(slot);
@@ -265,7 +282,6 @@ impl Calls {
 struct Attendant {
     door: Arc<Door>,
     poll: AsyncFd<mio::Poll>,
-    registry: Arc<Registry>,
     events: Events,
     calls: Calls,
     /// Lists to leave at the door for those that are taken.
@@ -275,11 +291,11 @@ struct Attendant {
 impl Attendant {
     fn new(door: Arc<Door>) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
-        let registry = Arc::new(poll.registry().try_clone()?);
+        let calls = Calls::new(Lines::new(poll.registry().try_clone()?));
         // SAFETY: a `Poll` has one descriptor from its making to its end, and gives no other. The safe way in is deprecated.
         #[allow(unsafe_code)]
         let poll = unsafe { AsyncFd::register_with_interest(poll, Interest::READABLE)? };
-        Ok(Self { door, poll, registry, events: Events::with_capacity(ROW), calls: Calls::default(), left: Left::default() })
+        Ok(Self { door, poll, events: Events::with_capacity(ROW), calls, left: Left::default() })
     }
 
     async fn run(mut self) {
@@ -316,7 +332,7 @@ impl Attendant {
         for make in self.left.coming.drain(..) {
             let entry = self.calls.slots.vacant_entry();
             let slot = entry.key();
-            let place = Place { registry: self.registry.clone(), slot };
+            let place = Place { lines: self.calls.lines.clone(), slot };
             let Ok(call) = catch_unwind(AssertUnwindSafe(|| make(place))) else {
                 self.door.calls.fetch_sub(1, Ordering::Relaxed);
                 continue;
@@ -361,6 +377,7 @@ impl Attendant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::task::ready;
     use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::{sleep, timeout};
@@ -460,7 +477,7 @@ mod tests {
     async fn what_calls_write_is_sent_when_those_beside_them_have_decided() {
         let exchanges = Exchanges::open();
         let (mut connections, mut peers) = (Vec::new(), Vec::new());
-        for _ in 0..TOGETHER + 3 {
+        for _ in 0..ROW + 3 {
             let (near, far) = connection().await;
             connections.push(near);
             peers.push(far);
@@ -479,8 +496,8 @@ mod tests {
             async move { (call.await, said.await.unwrap()) }
         });
         let heard: Vec<usize> = futures::future::join_all(calls).await.into_iter().map(|it| it.1).collect();
-        assert_eq!(heard[..TOGETHER], [0; TOGETHER]);
-        assert_eq!(heard[TOGETHER..], [TOGETHER; 3]);
+        assert_eq!(heard[..ROW], [0; ROW]);
+        assert_eq!(heard[ROW..], [ROW; 3]);
         assert!(peers.iter().all(has_something));
     }
 
@@ -659,6 +676,105 @@ mod tests {
         }
         go_on.send(()).unwrap();
         timeout(Duration::from_secs(20), call).await.expect("it is read").unwrap();
+    }
+
+    async fn told_of(peer: &std::net::TcpStream) {
+        use std::io::Write as _;
+        let mut peer = peer;
+        peer.write_all(b"unasked").unwrap();
+        // The loop is told of it, and reads it ahead.
+        for _ in 0..1000 {
+            yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_call_did_not_read_it_takes_along() {
+        let exchanges = Exchanges::open();
+        let (mut io, far) = connection().await;
+        let ((say, said), (go_on, goes_on)) = (oneshot::channel(), oneshot::channel());
+        let call = exchanges.run(|place| async move {
+            place.watch(&mut io, Sources::CALLER);
+            goes_on.await.unwrap();
+            let mut bytes = [0; 2];
+            assert_eq!(io.read(&mut bytes).await.unwrap(), 2);
+            Tcp::of(&mut io).unwrap().take_back();
+            say.send(io).ok().unwrap();
+        });
+        let call = tokio::spawn(call);
+        told_of(&far).await;
+        told_of(&far).await;
+        go_on.send(()).unwrap();
+        let mut io = said.await.unwrap();
+        drop(far);
+        let mut rest = Vec::new();
+        io.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"askedunasked");
+        call.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn more_than_is_read_ahead_comes_whole_and_in_order() {
+        const CALLS: usize = 48;
+        let exchanges = Exchanges::open();
+        let sent: Vec<u8> = (0..40_000_u32).map(|it| (it % 251) as u8).collect();
+        let calls = (0..CALLS).map(|_| async {
+            let (mut io, far) = connection().await;
+            let sent = sent.clone();
+            let far = async move {
+                let mut far = TcpStream::from_std(far).unwrap();
+                far.write_all(&sent).await.unwrap();
+            };
+            let expected = (0..40_000_u32).map(|it| (it % 251) as u8).collect::<Vec<u8>>();
+            let call = exchanges.run(|place| async move {
+                place.watch(&mut io, Sources::CALLER);
+                let mut read = Vec::new();
+                poll_fn(|cx| {
+                    if came().has(Sources::ENDING) {
+                        Tcp::of(&mut io).unwrap().ends();
+                    }
+                    // In pieces that fit nothing.
+                    let mut bytes = [0; 3001];
+                    loop {
+                        let mut into = ReadBuf::new(&mut bytes);
+                        ready!(Pin::new(&mut io).poll_read(cx, &mut into)).unwrap();
+                        if into.filled().is_empty() {
+                            return Poll::Ready(());
+                        }
+                        read.extend_from_slice(into.filled());
+                    }
+                })
+                .await;
+                assert!(read == expected);
+            });
+            timeout(Duration::from_secs(20), futures::future::join(call, far)).await.expect("it comes whole").0
+        });
+        for call in futures::future::join_all(calls).await {
+            call.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_broke_a_connection_is_told_by_the_next_read() {
+        let exchanges = Exchanges::open();
+        let (mut io, far) = connection().await;
+        // A close without a word, which the other side sees as a reset.
+        rustix::net::sockopt::set_socket_linger(&far, Some(Duration::ZERO)).unwrap();
+        let (go_on, goes_on) = oneshot::channel();
+        let call = exchanges.run(|place| async move {
+            place.watch(&mut io, Sources::CALLER);
+            goes_on.await.unwrap();
+            assert_eq!(io.read(&mut [0; 64]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(io.read(&mut [0; 64]).await.unwrap(), 0);
+        });
+        let call = tokio::spawn(call);
+        yield_now().await;
+        drop(far);
+        for _ in 0..1000 {
+            yield_now().await;
+        }
+        go_on.send(()).unwrap();
+        timeout(Duration::from_secs(20), call).await.expect("it is told").unwrap().unwrap();
     }
 
     #[tokio::test]

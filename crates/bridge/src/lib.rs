@@ -10,6 +10,7 @@ mod driver;
 mod exchange;
 mod history;
 pub mod limits;
+mod line;
 mod metrics;
 pub mod net;
 mod outbox;

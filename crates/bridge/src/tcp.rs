@@ -3,31 +3,26 @@
 use std::any::Any;
 use std::io;
 use std::mem;
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use mio::{Interest, Registry, Token};
-use rustix::net::{RecvFlags, recv};
+use mio::Token;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::batch::{Line, attempt, send_now};
+use crate::batch;
 use crate::exchange::poll_number;
+use crate::line::{Kept, Line, Lines};
 use crate::net::BoxIo;
 
 /// See the module.
-pub(crate) struct Tcp {
-    watched: Watched,
-    /// What the peer had not taken when the exchange gave it back; it goes out before anything else.
-    unsent: Vec<u8>,
-}
+pub(crate) struct Tcp(Watched);
 
 enum Watched {
-    /// By the runtime: whoever waits is woken.
-    Runtime(TcpStream),
+    /// By the runtime: whoever waits is woken. What an exchange kept goes before anything else.
+    Runtime(TcpStream, Kept),
     /// By an exchange: it polls the call when something has come, so that nobody is noted who waits.
     Exchange(Exchanged),
     /// By nobody: neither would have it.
@@ -36,7 +31,7 @@ enum Watched {
 
 struct Exchanged {
     line: Arc<Line>,
-    registry: Arc<Registry>,
+    lines: Arc<Lines>,
     /// The poll of the call in which a read left nothing: whoever reads on in it need not ask the kernel. What comes later is
     /// told of anew, once: a later poll must ask.
     drained: Option<u64>,
@@ -47,7 +42,7 @@ struct Exchanged {
 impl Tcp {
     /// In the runtime's care.
     pub(crate) fn new(socket: TcpStream) -> Self {
-        Watched::Runtime(socket).into()
+        Self(Watched::Runtime(socket, Kept::default()))
     }
 
     /// The TCP connection that carries `io`, encrypted or not; others, such as one in memory, wake whoever waits for them.
@@ -56,35 +51,34 @@ impl Tcp {
         if io.is::<Self>() { io.downcast_mut() } else { io.downcast_mut::<TlsStream<Self>>().map(|it| it.get_mut().0) }
     }
 
-    /// Lets `registry` watch it. One that it does not take is as good as closed.
-    pub(crate) fn hand_over(&mut self, registry: &Arc<Registry>, token: Token) {
-        let Watched::Runtime(socket) = mem::replace(&mut self.watched, Watched::Nobody) else { return };
-        let watched = socket.into_std().map(mio::net::TcpStream::from_std).and_then(|mut socket| {
-            registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-            Ok(Exchanged { line: Arc::new(Line::new(socket, token)), registry: registry.clone(), drained: None, ending: false })
-        });
-        self.watched = noted(watched.map(Watched::Exchange));
+    /// Lets an exchange watch it. One that it does not take is as good as closed.
+    pub(crate) fn hand_over(&mut self, lines: &Arc<Lines>, token: Token) {
+        self.0 = match mem::replace(&mut self.0, Watched::Nobody) {
+            Watched::Runtime(socket, kept) => noted(lines.watch(socket, kept, token).map(|line| {
+                let lines = lines.clone();
+                Watched::Exchange(Exchanged { line, lines, drained: None, ending: false })
+            })),
+            other => other,
+        };
     }
 
     /// Back to the runtime, in a turn of the call whose it is.
     pub(crate) fn take_back(&mut self) {
-        match mem::replace(&mut self.watched, Watched::Nobody) {
-            Watched::Exchange(Exchanged { line, registry, .. }) => {
-                send_now(&line);
-                // Only what was still to be sent would have it, too.
-                let Some(line) = Arc::into_inner(line) else { return };
-                let (mut socket, unsent) = line.into_parts();
-                self.unsent = unsent;
-                let taken = registry.deregister(&mut socket).and_then(|()| TcpStream::from_std(socket.into()));
-                self.watched = noted(taken.map(Watched::Runtime));
+        self.0 = match mem::replace(&mut self.0, Watched::Nobody) {
+            Watched::Exchange(Exchanged { line, lines, .. }) => {
+                batch::let_go(&line);
+                // Nobody else has it in a turn of the call.
+                let released =
+                    Arc::into_inner(line).ok_or_else(|| io::ErrorKind::ResourceBusy.into()).and_then(|it| lines.release(it));
+                noted(released.map(|(socket, kept)| Watched::Runtime(socket, kept)))
             }
-            other => self.watched = other,
-        }
+            other => other,
+        };
     }
 
     /// The exchange has been told that the peer closed.
     pub(crate) fn ends(&mut self) {
-        if let Watched::Exchange(it) = &mut self.watched {
+        if let Watched::Exchange(it) = &mut self.0 {
             it.ending = true;
         }
     }
@@ -98,18 +92,20 @@ fn noted(watched: io::Result<Watched>) -> Watched {
 }
 
 impl Exchanged {
-    fn poll_read(&mut self, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(&mut self, room: &mut [u8]) -> Poll<io::Result<usize>> {
         if self.drained.take() == Some(poll_number()) {
             return Poll::Pending;
         }
-        let room = into.initialize_unfilled();
-        let size = room.len();
-        let read = attempt(|| Ok(recv(&self.line.socket, &mut *room, RecvFlags::empty())?.0));
-        if let Poll::Ready(Ok(bytes)) = read {
-            self.drained = (bytes < size && !self.ending).then(poll_number);
-            into.advance(bytes);
-        }
-        read.map_ok(|_| ())
+        let (bytes, is_all) = if let Some(taken) = batch::take(&self.line, room) {
+            taken
+        } else if self.line.has_unread() {
+            (self.line.read_kept(room)?, false)
+        } else {
+            let bytes = ready!(self.line.poll_read(room))?;
+            (bytes, bytes < room.len())
+        };
+        self.drained = (is_all && !self.ending).then(poll_number);
+        Poll::Ready(Ok(bytes))
     }
 }
 
@@ -117,17 +113,20 @@ fn unwatched<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
-impl From<Watched> for Tcp {
-    fn from(watched: Watched) -> Self {
-        Self { watched, unsent: Vec::new() }
-    }
-}
-
 impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.watched {
-            Watched::Runtime(it) => Pin::new(it).poll_read(cx, into),
-            Watched::Exchange(it) => it.poll_read(into),
+        match &mut self.0 {
+            Watched::Runtime(socket, kept) if kept.unread.is_empty() => Pin::new(socket).poll_read(cx, into),
+            Watched::Runtime(_, kept) => {
+                let read = kept.read(into.initialize_unfilled());
+                into.advance(read);
+                Poll::Ready(Ok(()))
+            }
+            Watched::Exchange(it) => {
+                let read = ready!(it.poll_read(into.initialize_unfilled()))?;
+                into.advance(read);
+                Poll::Ready(Ok(()))
+            }
             Watched::Nobody => unwatched(),
         }
     }
@@ -136,37 +135,42 @@ impl AsyncRead for Tcp {
 impl AsyncWrite for Tcp {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        match &mut self.watched {
-            Watched::Runtime(it) => Pin::new(it).poll_write(cx, bytes),
-            Watched::Exchange(it) => it.line.poll_write(bytes),
+        match &mut self.0 {
+            Watched::Runtime(socket, _) => Pin::new(socket).poll_write(cx, bytes),
+            Watched::Exchange(Exchanged { line, .. }) => {
+                if batch::post(line, bytes) {
+                    Poll::Ready(Ok(bytes.len()))
+                } else {
+                    line.poll_write(bytes)
+                }
+            }
             Watched::Nobody => unwatched(),
         }
     }
 
     /// Passes on what the peer did not take at the end of a turn.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { watched, unsent } = self.get_mut();
-        match watched {
-            Watched::Runtime(it) => {
-                while !unsent.is_empty() {
-                    let taken = ready!(Pin::new(&mut *it).poll_write(cx, unsent))?;
-                    unsent.drain(..taken);
+        match &mut self.get_mut().0 {
+            Watched::Runtime(socket, kept) => {
+                while !kept.unsent.is_empty() {
+                    let taken = ready!(Pin::new(&mut *socket).poll_write(cx, &kept.unsent))?;
+                    kept.unsent.drain(..taken);
                 }
                 Poll::Ready(Ok(()))
             }
-            Watched::Exchange(it) => it.line.poll_unsent(),
+            Watched::Exchange(Exchanged { line, .. }) => line.poll_unsent(),
             Watched::Nobody => unwatched(),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        match &mut self.watched {
-            Watched::Runtime(it) => Pin::new(it).poll_shutdown(cx),
-            Watched::Exchange(it) => {
-                send_now(&it.line);
-                ready!(it.line.poll_unsent())?;
-                Poll::Ready(it.line.socket.shutdown(Shutdown::Write))
+        match &mut self.0 {
+            Watched::Runtime(socket, _) => Pin::new(socket).poll_shutdown(cx),
+            Watched::Exchange(Exchanged { line, .. }) => {
+                batch::send_now(line);
+                ready!(line.poll_unsent())?;
+                Poll::Ready(line.shut_down())
             }
             Watched::Nobody => unwatched(),
         }
@@ -207,10 +211,10 @@ mod tests {
     #[tokio::test]
     async fn it_goes_to_an_exchange_and_back_and_loses_nothing() {
         let mut poll = mio::Poll::new().unwrap();
-        let registry = Arc::new(poll.registry().try_clone().unwrap());
+        let lines = Arc::new(Lines::new(poll.registry().try_clone().unwrap()));
         let (mut near, mut far) = pair().await;
         far.write_all(b"before").await.unwrap();
-        near.hand_over(&registry, Token(7));
+        near.hand_over(&lines, Token(7));
         wait(&mut poll, |it| it.token() == Token(7) && it.is_readable());
         let mut bytes = [0; 64];
         assert_eq!(read(&mut near, &mut bytes), Poll::Ready(6));
@@ -229,11 +233,11 @@ mod tests {
     #[tokio::test]
     async fn an_end_that_comes_with_the_last_words_is_seen() {
         let mut poll = mio::Poll::new().unwrap();
-        let registry = Arc::new(poll.registry().try_clone().unwrap());
+        let lines = Arc::new(Lines::new(poll.registry().try_clone().unwrap()));
         let (mut near, mut far) = pair().await;
         far.write_all(b"bye").await.unwrap();
         drop(far);
-        near.hand_over(&registry, Token(0));
+        near.hand_over(&lines, Token(0));
         wait(&mut poll, |it| it.is_read_closed());
         near.ends();
         let mut bytes = [0; 64];
@@ -243,7 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_nobody_watches_is_closed() {
-        let mut near = Tcp::from(Watched::Nobody);
+        let mut near = Tcp(Watched::Nobody);
         assert_eq!(near.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::NotConnected);
         assert_eq!(near.write(b"x").await.unwrap_err().kind(), io::ErrorKind::NotConnected);
     }
