@@ -59,6 +59,7 @@ pub(crate) fn open() {
 /// Reads what has come on connections, which are told of in the order of their calls.
 pub(crate) fn read_ahead(each: impl FnOnce(&mut dyn FnMut(Arc<Line>))) {
     CAME.with_borrow_mut(|Came { bytes, parts }| {
+        debug_assert!(parts.is_empty(), "what a call did not read in its turn was kept");
         let mut begin = 0;
         each(&mut |line| {
             let end = begin + READ_BYTES;

@@ -214,14 +214,20 @@ pub(crate) async fn get(net: &dyn Connect, url: &Url, headers: HeaderMap) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Exchanges;
     use crate::outbox::Outbox;
     use crate::uplink::{UplinkControl, UplinkPrinter};
+    use crate::wake::Sources;
     use futures::{SinkExt as _, StreamExt as _};
     use media::enhance::Chain;
     use rustls::pki_types::PrivatePkcs8KeyDer;
     use std::future::poll_fn;
+    use std::pin::Pin;
+    use std::task::Poll;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+    use tokio::sync::oneshot;
+    use tokio::task::yield_now;
 
     /// A TLS server for `localhost` with a certificate of its own; runs `session` on the first connection.
     async fn server<F>(
@@ -275,6 +281,41 @@ mod tests {
         echoed.await.unwrap();
         assert_eq!(socket.message(), Ok(Some(wire::websocket::Message::Text("hello"))));
         socket.close(&mut outbox, 1000, "").await;
+    }
+
+    /// Encrypted, in an exchange, to a peer that reads nothing for a while: whatever holds something back passes it on later.
+    #[tokio::test]
+    async fn over_tls_too_a_peer_gets_later_what_it_does_not_take_at_once() {
+        // More than the kernel holds for it.
+        const SENT: usize = 12_000_000;
+        let (goes_on, go_on) = (Arc::new(tokio::sync::Notify::new()), oneshot::channel());
+        let wait = goes_on.clone();
+        let (port, certificate) = server(|mut stream| async move {
+            wait.notified().await;
+            let mut read = Vec::new();
+            // The call lets go of the connection when all of it was sent.
+            let _ = stream.read_to_end(&mut read).await;
+            go_on.0.send(read).unwrap();
+        })
+        .await;
+        let mut io = Internet::trusting(&[certificate]).connect("localhost", port, true).await.unwrap();
+        let exchanges = Exchanges::open();
+        let call = exchanges.run(|place| async move {
+            place.watch(&mut io, Sources::ASSISTANT);
+            let sent: Vec<u8> = (0..SENT).map(|it| (it % 251) as u8).collect();
+            io.write_all(&sent).await.unwrap();
+            // As the turn of others, in which nothing is taken of it.
+            yield_now().await;
+            let waits = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_flush(cx).is_pending())).await;
+            goes_on.notify_one();
+            io.flush().await.unwrap();
+            assert!(waits, "a peer that reads nothing has taken all");
+            io.shutdown().await.unwrap();
+        });
+        call.await.unwrap();
+        let read = go_on.1.await.unwrap();
+        assert_eq!(read.len(), SENT);
+        assert!(read.iter().enumerate().all(|(n, it)| *it == (n % 251) as u8));
     }
 
     #[tokio::test]
