@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -70,29 +70,43 @@ pub(crate) struct Line {
 #[derive(Default)]
 pub(crate) struct Kept {
     /// What came and was not read, before anything that is still to come.
-    pub(crate) unread: Vec<u8>,
+    unread: Vec<u8>,
     /// What ended it, told behind what was not read.
     unread_error: Option<io::Error>,
     /// What was written and the peer did not take, before anything that is still to be written.
-    pub(crate) unsent: Vec<u8>,
+    unsent: Vec<u8>,
     /// What came of sending, told by the next write.
     unsent_error: Option<io::Error>,
 }
 
 impl Kept {
-    /// Gives what was not read, as far as there is room for it.
-    pub(crate) fn read(&mut self, room: &mut [u8]) -> usize {
+    /// Gives what was not read, as far as there is room for it, then what ended it.
+    pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if self.unread.is_empty() {
+            return self.unread_error.take().map_or(Ok(0), Err);
+        }
         let bytes = room.len().min(self.unread.len());
         room[..bytes].copy_from_slice(&self.unread[..bytes]);
-        self.unread.drain(..bytes);
-        bytes
+        passed_on(&mut self.unread, bytes);
+        Ok(bytes)
     }
 
-    fn has_unread(&self) -> bool {
+    /// Gives what was not taken to whoever takes it, who tells how many bytes he took.
+    ///
+    /// # Errors
+    /// What came of sending before, and those of whoever takes.
+    pub(crate) fn poll_send(&mut self, take: impl FnOnce(&[u8]) -> Poll<io::Result<usize>>) -> Poll<io::Result<()>> {
+        self.unsent_error.take().map_or(Ok(()), Err)?;
+        let bytes = ready!(take(&self.unsent))?;
+        passed_on(&mut self.unsent, bytes);
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn has_unread(&self) -> bool {
         !self.unread.is_empty() || self.unread_error.is_some()
     }
 
-    fn has_unsent(&self) -> bool {
+    pub(crate) fn has_unsent(&self) -> bool {
         !self.unsent.is_empty() || self.unsent_error.is_some()
     }
 }
@@ -115,10 +129,7 @@ impl Line {
     /// Reads what was kept.
     pub(crate) fn read_kept(&self, room: &mut [u8]) -> io::Result<usize> {
         let mut kept = self.kept();
-        let read = match kept.read(room) {
-            0 => kept.unread_error.take().map_or(Ok(0), Err),
-            bytes => Ok(bytes),
-        };
+        let read = kept.read(room);
         self.has_unread.store(kept.has_unread(), Ordering::Release);
         read
     }
@@ -161,19 +172,12 @@ impl Line {
             return Poll::Ready(Ok(()));
         }
         let mut kept = self.kept();
-        let bytes = std::mem::take(&mut kept.unsent);
-        let sent = match kept.unsent_error.take() {
-            Some(error) => Err(error),
-            None => self.send_all(&bytes),
-        };
-        if let Ok(sent) = &sent {
-            kept.unsent.extend_from_slice(&bytes[*sent..]);
+        let sent = kept.poll_send(|bytes| Poll::Ready(self.send_all(bytes)));
+        if matches!(sent, Poll::Ready(Err(_))) {
+            kept.unsent = Vec::new();
         }
         self.has_unsent.store(kept.has_unsent(), Ordering::Release);
-        match sent {
-            Ok(_) if kept.has_unsent() => Poll::Pending,
-            sent => Poll::Ready(sent.map(|_| ())),
-        }
+        if kept.has_unsent() { Poll::Pending } else { sent }
     }
 
     /// Sends behind what the peer did not take; what it does not take now, and what goes wrong, is kept.
@@ -211,6 +215,14 @@ impl Line {
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         lock(&self.kept)
+    }
+}
+
+/// What is kept seldom keeps no room.
+fn passed_on(kept: &mut Vec<u8>, bytes: usize) {
+    kept.drain(..bytes);
+    if kept.is_empty() {
+        *kept = Vec::new();
     }
 }
 

@@ -116,9 +116,9 @@ fn unwatched<T>() -> Poll<io::Result<T>> {
 impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Watched::Runtime(socket, kept) if kept.unread.is_empty() => Pin::new(socket).poll_read(cx, into),
+            Watched::Runtime(socket, kept) if !kept.has_unread() => Pin::new(socket).poll_read(cx, into),
             Watched::Runtime(_, kept) => {
-                let read = kept.read(into.initialize_unfilled());
+                let read = kept.read(into.initialize_unfilled())?;
                 into.advance(read);
                 Poll::Ready(Ok(()))
             }
@@ -152,9 +152,8 @@ impl AsyncWrite for Tcp {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().0 {
             Watched::Runtime(socket, kept) => {
-                while !kept.unsent.is_empty() {
-                    let taken = ready!(Pin::new(&mut *socket).poll_write(cx, &kept.unsent))?;
-                    kept.unsent.drain(..taken);
+                while kept.has_unsent() {
+                    ready!(kept.poll_send(|bytes| Pin::new(&mut *socket).poll_write(cx, bytes)))?;
                 }
                 Poll::Ready(Ok(()))
             }
