@@ -35,7 +35,7 @@ pub(crate) struct Beginning {
     /// What was said before, oldest first.
     pub(crate) history: Vec<HistoryItem>,
     pub(crate) tools: Vec<ToolDefinition>,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     /// Answers and items of this session are numbered from here: numbers of earlier sessions mean nothing any more.
     pub(crate) first_number: u64,
 }

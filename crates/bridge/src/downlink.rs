@@ -1,6 +1,7 @@
 //! The provider's speech on its way to the call: decoded, checked, converted to μ-law.
 
 use std::fmt;
+use std::sync::Arc;
 
 use media::{Encoding, Format, Rate, Sniffer, Transcoder};
 
@@ -18,12 +19,12 @@ pub(crate) struct Downlink {
     sniffer: Sniffer,
     /// The first bytes of a session, until it is sure that they are not static: 800 bytes, usually less than one piece.
     held: Vec<u8>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     peer: &'static str,
 }
 
 impl Downlink {
-    pub(crate) fn new(metrics: Metrics, peer: &'static str) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>, peer: &'static str) -> Self {
         Self { transcoder: passthrough(), sniffer: Sniffer::new(Encoding::Ulaw), held: Vec::new(), metrics, peer }
     }
 

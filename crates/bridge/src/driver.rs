@@ -20,7 +20,7 @@ use wire::websocket::{Message, Role};
 
 use crate::accept::Bridge;
 use crate::directory::{Command, LiveControl, Order, Performed, Seat};
-use crate::exchange::{Place, came};
+use crate::exchange::{Place, came, looks_at};
 use crate::history::History;
 use crate::limits;
 use crate::metrics::{DropLabels, PeerLabels};
@@ -34,10 +34,12 @@ use crate::socket::{Lost, Socket};
 use crate::spare::{self, Use};
 use crate::twilio::{Clear, Media, TwilioPrinter, parse_mark};
 use crate::wake::{Sources, Wakers};
+use crate::working_set::WorkingSet;
 
 pub(crate) struct Driver {
     bridge: Arc<Bridge>,
-    plan: CallPlan,
+    /// Seldom looked at, and out of the way of what every frame looks at.
+    plan: Box<CallPlan>,
     seat: Seat,
     place: Place,
     started: Instant,
@@ -148,7 +150,7 @@ impl Driver {
             alarm: None,
             look: Sources::NONE,
             bridge,
-            plan,
+            plan: Box::new(plan),
             seat,
             place,
         })
@@ -172,6 +174,7 @@ impl Driver {
         self.input(Input::Tick);
         // What was read behind `start`.
         self.listen(&mut caller);
+        self.tell_what_is_looked_at(&mut caller);
         let mut timer = pin!(sleep_until(self.started));
         let wakers = poll_fn(|cx| Poll::Ready(Wakers::new(cx.waker()))).await;
         self.look = Sources::ALL;
@@ -192,13 +195,30 @@ impl Driver {
             });
             let happened = happened.await;
             self.now = self.started.elapsed();
+            let has_changed = happened.seldom.is_some();
             self.handle(happened, &mut caller);
+            if has_changed {
+                self.tell_what_is_looked_at(&mut caller);
+            }
             if row == limits::HAPPENINGS_IN_A_ROW {
                 yield_now().await;
                 row = 0;
             }
         }
-        self.leave(caller).await;
+        // On the heap: the future of a call that goes on is half as large without it.
+        Box::pin(self.leave(caller)).await;
+    }
+
+    /// Tells its exchange what is looked at whenever something comes.
+    fn tell_what_is_looked_at(&mut self, caller: &mut Socket) {
+        let mut set = WorkingSet::default();
+        set.add(self);
+        set.add(self.to_caller.printer().stream_sid());
+        caller.looks_at(&mut set);
+        if let Assistant::Open(session) = &mut self.assistant {
+            session.looks_at(&mut set);
+        }
+        looks_at(set);
     }
 
     /// When the call, or a look at the sockets, is due.

@@ -33,6 +33,7 @@ use crate::line::Lines;
 use crate::net::BoxIo;
 use crate::tcp::Tcp;
 use crate::wake::Sources;
+use crate::working_set::{WorkingSet, prefetch};
 
 /// Calls that have their turn together, one to two milliseconds of work: then the runtime's other tasks have theirs.
 const ROW: usize = 128;
@@ -40,6 +41,8 @@ const ROW: usize = 128;
 thread_local! {
     /// What has come for the call that is being polled.
     static CAME: Cell<Sources> = const { Cell::new(Sources::NONE) };
+    /// What the call that is being polled has said to look at.
+    static LOOKED_AT: Cell<Option<WorkingSet>> = const { Cell::new(None) };
     /// Polls of calls so far.
     static POLLS: Cell<u64> = const { Cell::new(0) };
 }
@@ -47,6 +50,11 @@ thread_local! {
 /// What has come for the call that is being polled, told once.
 pub(crate) fn came() -> Sources {
     CAME.take()
+}
+
+/// The call that is being polled tells what it looks at whenever something comes for it, until it tells otherwise.
+pub(crate) fn looks_at(set: WorkingSet) {
+    LOOKED_AT.set(Some(set));
 }
 
 /// Which poll of a call this is. Sockets are looked at between two: what comes from now on is told of in a later one.
@@ -191,6 +199,7 @@ struct Slot {
     woken: Arc<Woken>,
     /// What has come since it was polled.
     came: Sources,
+    looks_at: WorkingSet,
 }
 
 /// The waker of a slot. One that outlives its call wakes the next in the slot for nothing.
@@ -255,10 +264,18 @@ impl Calls {
     }
 
     fn read_ahead(&self, slots: &[usize]) {
-        let came = |slot: usize, source| self.slots.get(slot).is_some_and(|it| it.came.has(source)).then(|| token(slot, source));
-        let tokens =
-            slots.iter().flat_map(|it| [Sources::CALLER, Sources::ASSISTANT].into_iter().filter_map(|source| came(*it, source)));
-        batch::read_ahead(|tell| self.lines.each(tokens, tell));
+        // Each call's memory is on its way while the kernel reads for it.
+        let came = |slot: usize| {
+            let it = self.slots.get(slot)?;
+            prefetch(&*it.call);
+            it.looks_at.prefetch();
+            Some((slot, it.came))
+        };
+        let sources = |(slot, came): (usize, Sources)| {
+            let has = move |source| came.has(source).then(|| token(slot, source));
+            [Sources::CALLER, Sources::ASSISTANT].into_iter().filter_map(has)
+        };
+        batch::read_ahead(|tell| self.lines.each(slots.iter().filter_map(|it| came(*it)).flat_map(sources), tell));
     }
 
     /// Polls a call; tells whether it is over. A panic of its ends it, and nobody else notices.
@@ -269,6 +286,9 @@ impl Calls {
         let (call, mut cx) = (it.call.as_mut(), Context::from_waker(&it.waker));
         let polled = catch_unwind(AssertUnwindSafe(|| call.poll(&mut cx)));
         batch::keep_unread(|token| of(token).0 == slot);
+        if let Some(set) = LOOKED_AT.take() {
+            it.looks_at = set;
+        }
         let over = !matches!(polled, Ok(Poll::Pending));
         if over {
             let call = self.slots.remove(slot);
@@ -338,7 +358,7 @@ impl Attendant {
                 continue;
             };
             let woken = Arc::new(Woken { slot, noted: AtomicBool::new(false), door: self.door.clone() });
-            entry.insert(Slot { call, waker: woken.clone().into(), woken, came: Sources::NONE });
+            entry.insert(Slot { call, waker: woken.clone().into(), woken, came: Sources::NONE, looks_at: WorkingSet::default() });
             self.calls.note(slot, Sources::WOKEN);
         }
         for slot in self.left.woken.drain(..) {
@@ -780,6 +800,34 @@ mod tests {
             }
             go_on.send(()).unwrap();
             timeout(Duration::from_secs(20), call).await.expect("it is told").unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_call_looks_at_is_remembered_until_it_tells_otherwise() {
+        static THINGS: [[u8; 100]; 2] = [[0; 100]; 2];
+        let set = |thing: usize| {
+            let mut set = WorkingSet::default();
+            set.add(&THINGS[thing]);
+            set
+        };
+        let door = Arc::new(Door::default());
+        let mut attendant = Attendant::new(door.clone()).unwrap();
+        let call = move |_| -> Running {
+            let mut tells = [Some(0), None, Some(1)].into_iter();
+            Box::pin(poll_fn(move |_| {
+                if let Some(thing) = tells.next().unwrap() {
+                    looks_at(set(thing));
+                }
+                Poll::Pending
+            }))
+        };
+        door.leave(|it| it.coming.push(Box::new(call)));
+        attendant.look_at_door();
+        for expected in [0, 0, 1] {
+            attendant.calls.note(0, Sources::WOKEN);
+            attendant.calls.serve();
+            assert_eq!(attendant.calls.slots[0].looks_at, set(expected));
         }
     }
 

@@ -26,6 +26,7 @@ mod tcp;
 mod twilio;
 mod uplink;
 mod wake;
+mod working_set;
 
 pub use accept::Bridge;
 pub use directory::{Directory, LiveControl, NotPerformed, Performed, Refusal, StreamToken};

@@ -127,6 +127,11 @@ impl<P: Printer> Outbox<P> {
         }
     }
 
+    /// Prints what is queued.
+    pub(crate) fn printer(&self) -> &P {
+        &self.printer
+    }
+
     /// Entries of audio that gave way so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped

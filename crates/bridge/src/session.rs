@@ -20,6 +20,7 @@ use crate::outbox::{Outbox, Stalled};
 use crate::plan::{AssistantPlan, CallPlan, HistoryItem};
 use crate::socket::{Lost, Socket};
 use crate::uplink::{Uplink, UplinkPrinter};
+use crate::working_set::WorkingSet;
 
 pub(crate) struct Session {
     pub(crate) peer: &'static str,
@@ -111,6 +112,13 @@ impl Session {
     /// Reads what has come.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         self.socket.poll_receive(cx)
+    }
+
+    /// What is looked at when something comes.
+    pub(crate) fn looks_at(&mut self, set: &mut WorkingSet) {
+        set.add(self);
+        set.add(&*self.mapper);
+        self.socket.looks_at(set);
     }
 
     /// Its socket.

@@ -15,6 +15,7 @@ use crate::net::BoxIo;
 use crate::outbox::{Outbox, Printer};
 use crate::spare::{self, Use};
 use crate::tcp::Tcp;
+use crate::working_set::WorkingSet;
 
 pub(crate) struct Socket {
     io: BoxIo,
@@ -49,6 +50,13 @@ impl Socket {
     /// What carries it.
     pub(crate) fn io(&mut self) -> &mut BoxIo {
         &mut self.io
+    }
+
+    /// What is looked at when something comes, beside itself.
+    pub(crate) fn looks_at(&mut self, set: &mut WorkingSet) {
+        if let Some(tcp) = Tcp::of(&mut self.io) {
+            tcp.looks_at(set);
+        }
     }
 
     /// The peer has closed; what it sent before may still be there.

@@ -16,6 +16,7 @@ use crate::batch;
 use crate::exchange::poll_number;
 use crate::line::{Kept, Line, Lines};
 use crate::net::BoxIo;
+use crate::working_set::WorkingSet;
 
 /// See the module.
 pub(crate) struct Tcp(Watched);
@@ -74,6 +75,14 @@ impl Tcp {
             }
             other => other,
         };
+    }
+
+    /// What is looked at when something comes.
+    pub(crate) fn looks_at(&self, set: &mut WorkingSet) {
+        set.add(self);
+        if let Watched::Exchange(it) = &self.0 {
+            set.add(&*it.line);
+        }
     }
 
     /// The exchange has been told that the peer closed.

@@ -32,6 +32,11 @@ impl TwilioPrinter {
     pub(crate) fn new(stream_sid: String) -> Self {
         Self { stream_sid, name: String::new() }
     }
+
+    /// Twilio's id of the stream, which is in every message.
+    pub(crate) fn stream_sid(&self) -> &str {
+        &self.stream_sid
+    }
 }
 
 thread_local! {

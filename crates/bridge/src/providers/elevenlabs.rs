@@ -30,7 +30,7 @@ pub(crate) struct ElevenLabs {
     plan: Arc<ElevenLabsPlan>,
     call: CallId,
     history: Vec<HistoryItem>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     first_number: u64,
     downlink: Downlink,
     speaking: Option<u64>,
@@ -360,7 +360,7 @@ mod tests {
             dynamic_variables: serde_json::Map::new(),
         };
         assert_eq!(plan.overrides(), "system prompt, voice");
-        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let metrics = Arc::new(Metrics::new(&mut prometheus_client::registry::Registry::default()));
         let beginning = Beginning { call: CallId("c1".into()), history: Vec::new(), tools: Vec::new(), metrics, first_number: 0 };
         let agent = ElevenLabs::new(Arc::new(plan), beginning);
         let told = agent.explain("override_error", "not allowed");

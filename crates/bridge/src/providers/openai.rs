@@ -64,7 +64,7 @@ pub(crate) struct OpenAi {
     plan: Arc<OpenAiPlan>,
     history: Vec<HistoryItem>,
     tools: Vec<Tool>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     ready: bool,
     downlink: Downlink,
     responses: Numbered<()>,

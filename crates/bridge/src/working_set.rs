@@ -1,0 +1,99 @@
+//! What a call looks at whenever something comes for it. It is asked of memory before the call has its turn: after twenty
+//! milliseconds and hundreds of calls it has left the processor's caches, and most of it is found only by way of something
+//! else, so that a call would wait for one piece after the other (decision 0030).
+
+use std::mem::size_of_val;
+
+/// How much a processor fetches at once.
+const LINE_BYTES: usize = 64;
+/// Most that is asked for of one thing: what is larger is a buffer, or has what is seldom looked at behind.
+const STRETCH_BYTES_MAX: usize = 4096;
+/// Things of a call: itself, the id of its stream, its session, the session's provider, and two connections of two parts.
+const STRETCHES_MAX: usize = 8;
+
+/// The things that a call looks at whenever something comes for it.
+///
+/// Only their addresses are kept, for a hint: a thing that is gone or has moved is asked for in vain, and nothing else happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct WorkingSet {
+    stretches: [Stretch; STRETCHES_MAX],
+    filled: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Stretch {
+    begin: usize,
+    bytes: usize,
+}
+
+impl Stretch {
+    fn of<T: ?Sized>(thing: &T) -> Self {
+        Self { begin: std::ptr::from_ref(thing).addr(), bytes: size_of_val(thing).min(STRETCH_BYTES_MAX) }
+    }
+
+    /// Addresses, one in each line that the stretch touches.
+    fn lines(self) -> impl Iterator<Item = usize> {
+        (self.begin & !(LINE_BYTES - 1)..self.begin + self.bytes).step_by(LINE_BYTES)
+    }
+}
+
+impl WorkingSet {
+    /// One more thing; beyond eight, they are found when they are looked at.
+    pub(crate) fn add<T: ?Sized>(&mut self, thing: &T) {
+        if let Some(place) = self.stretches.get_mut(self.filled) {
+            *place = Stretch::of(thing);
+            self.filled += 1;
+        }
+    }
+
+    /// Asks for all of it, and waits for nothing.
+    pub(crate) fn prefetch(&self) {
+        self.stretches[..self.filled].iter().flat_map(|it| it.lines()).for_each(ask);
+    }
+}
+
+/// Asks for one thing, and waits for nothing.
+pub(crate) fn prefetch<T: ?Sized>(thing: &T) {
+    Stretch::of(thing).lines().for_each(ask);
+}
+
+/// On other processors, everything is found when it is looked at.
+#[cfg(not(target_arch = "x86_64"))]
+fn ask(_: usize) {}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+fn ask(address: usize) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    // SAFETY: a hint; whatever the address, nothing is read and nothing fails. To the second level: the first has room for less
+    // than what the calls of a turn look at.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(address)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_a_thing_is_asked_for_once() {
+        let stretch = |begin, bytes| Stretch { begin, bytes }.lines().collect::<Vec<_>>();
+        assert_eq!(stretch(1024, 64), [1024]);
+        assert_eq!(stretch(1025, 64), [1024, 1088]);
+        assert_eq!(stretch(1087, 1), [1024]);
+        assert_eq!(stretch(1087, 66), [1024, 1088, 1152]);
+        assert!(stretch(1024, 0).is_empty());
+        let of_a_large_one = Stretch::of(&vec![0_u8; 1 << 20][..]).lines().count();
+        assert!((64..=65).contains(&of_a_large_one), "{of_a_large_one}");
+    }
+
+    #[test]
+    fn what_does_not_fit_and_what_is_gone_does_no_harm() {
+        let mut set = WorkingSet::default();
+        for thing in 0..2 * STRETCHES_MAX {
+            set.add(&vec![thing; 100][..]);
+        }
+        assert_eq!(set.filled, STRETCHES_MAX);
+        set.prefetch();
+        prefetch("");
+    }
+}
