@@ -61,12 +61,13 @@ pub(crate) fn prefetch<T: ?Sized>(thing: &T) {
 #[cfg(not(target_arch = "x86_64"))]
 fn ask(_: usize) {}
 
+/// Asks for it to the second level of the caches: the first has room for less than what the calls of a turn look at.
 #[cfg(target_arch = "x86_64")]
+// The processor's hint has no safe form in stable Rust.
 #[allow(unsafe_code)]
 fn ask(address: usize) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-    // SAFETY: a hint; whatever the address, nothing is read and nothing fails. To the second level: the first has room for less
-    // than what the calls of a turn look at.
+    // SAFETY: a hint; whatever the address, nothing is read and nothing fails.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(address)) }
 }
 
