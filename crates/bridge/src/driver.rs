@@ -20,7 +20,7 @@ use wire::websocket::{Message, Role};
 
 use crate::accept::Bridge;
 use crate::directory::{Command, LiveControl, Order, Performed, Seat};
-use crate::exchange::{Place, came, looks_at};
+use crate::exchange::{Place, came, looks_at, looks_next_at};
 use crate::history::History;
 use crate::limits;
 use crate::metrics::{DropLabels, PeerLabels};
@@ -283,7 +283,14 @@ impl Driver {
             let seldom = self.poll_seldom(&mut Context::from_waker(wakers.of(Sources::SELDOM)), commands);
             happened.seldom = self.seen(Sources::SELDOM, seldom).map(Box::new);
         }
-        if happened.anything() { Poll::Ready(happened) } else { Poll::Pending }
+        if happened.anything() {
+            return Poll::Ready(happened);
+        }
+        // Frames are kept, and levels remembered, behind those that came before: somewhere else in each turn.
+        let mut set = WorkingSet::default();
+        self.call.looks_next_at().for_each(|it| set.add_place(it));
+        looks_next_at(set);
+        Poll::Pending
     }
 
     /// What had nothing need not be looked at again.

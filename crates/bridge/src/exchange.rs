@@ -43,6 +43,8 @@ thread_local! {
     static CAME: Cell<Sources> = const { Cell::new(Sources::NONE) };
     /// What the call that is being polled has said to look at.
     static LOOKED_AT: Cell<Option<WorkingSet>> = const { Cell::new(None) };
+    /// Same for its next turn alone.
+    static LOOKED_AT_NEXT: Cell<Option<WorkingSet>> = const { Cell::new(None) };
     /// Polls of calls so far.
     static POLLS: Cell<u64> = const { Cell::new(0) };
 }
@@ -55,6 +57,11 @@ pub(crate) fn came() -> Sources {
 /// The call that is being polled tells what it looks at whenever something comes for it, until it tells otherwise.
 pub(crate) fn looks_at(set: WorkingSet) {
     LOOKED_AT.set(Some(set));
+}
+
+/// The call that is being polled tells what else it looks at in its next turn, at the end of each.
+pub(crate) fn looks_next_at(set: WorkingSet) {
+    LOOKED_AT_NEXT.set(Some(set));
 }
 
 /// Which poll of a call this is. Sockets are looked at between two: what comes from now on is told of in a later one.
@@ -200,6 +207,7 @@ struct Slot {
     /// What has come since it was polled.
     came: Sources,
     looks_at: WorkingSet,
+    looks_next_at: WorkingSet,
 }
 
 /// The waker of a slot. One that outlives its call wakes the next in the slot for nothing.
@@ -269,6 +277,7 @@ impl Calls {
             let it = self.slots.get(slot)?;
             prefetch(&*it.call);
             it.looks_at.prefetch();
+            it.looks_next_at.prefetch();
             Some((slot, it.came))
         };
         let sources = |(slot, came): (usize, Sources)| {
@@ -288,6 +297,9 @@ impl Calls {
         batch::keep_unread(|token| of(token).0 == slot);
         if let Some(set) = LOOKED_AT.take() {
             it.looks_at = set;
+        }
+        if let Some(set) = LOOKED_AT_NEXT.take() {
+            it.looks_next_at = set;
         }
         let over = !matches!(polled, Ok(Poll::Pending));
         if over {
@@ -358,7 +370,8 @@ impl Attendant {
                 continue;
             };
             let woken = Arc::new(Woken { slot, noted: AtomicBool::new(false), door: self.door.clone() });
-            entry.insert(Slot { call, waker: woken.clone().into(), woken, came: Sources::NONE, looks_at: WorkingSet::default() });
+            let (looks_at, looks_next_at) = (WorkingSet::default(), WorkingSet::default());
+            entry.insert(Slot { call, waker: woken.clone().into(), woken, came: Sources::NONE, looks_at, looks_next_at });
             self.calls.note(slot, Sources::WOKEN);
         }
         for slot in self.left.woken.drain(..) {
@@ -804,7 +817,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_call_looks_at_is_remembered_until_it_tells_otherwise() {
+    async fn what_a_call_looks_at_is_remembered_until_it_tells_otherwise_and_next_to_it_what_it_looks_at_next() {
         static THINGS: [[u8; 100]; 2] = [[0; 100]; 2];
         let set = |thing: usize| {
             let mut set = WorkingSet::default();
@@ -814,20 +827,23 @@ mod tests {
         let door = Arc::new(Door::default());
         let mut attendant = Attendant::new(door.clone()).unwrap();
         let call = move |_| -> Running {
-            let mut tells = [Some(0), None, Some(1)].into_iter();
+            let mut tells = [(Some(0), 1), (None, 0), (Some(1), 1)].into_iter();
             Box::pin(poll_fn(move |_| {
-                if let Some(thing) = tells.next().unwrap() {
+                let (things, next) = tells.next().unwrap();
+                if let Some(thing) = things {
                     looks_at(set(thing));
                 }
+                looks_next_at(set(next));
                 Poll::Pending
             }))
         };
         door.leave(|it| it.coming.push(Box::new(call)));
         attendant.look_at_door();
-        for expected in [0, 0, 1] {
+        for (expected, next) in [(0, 1), (0, 0), (1, 1)] {
             attendant.calls.note(0, Sources::WOKEN);
             attendant.calls.serve();
-            assert_eq!(attendant.calls.slots[0].looks_at, set(expected));
+            let slot = &attendant.calls.slots[0];
+            assert_eq!((slot.looks_at, slot.looks_next_at), (set(expected), set(next)));
         }
     }
 

@@ -8,7 +8,8 @@ use std::mem::size_of_val;
 const LINE_BYTES: usize = 64;
 /// Most that is asked for of one thing: what is larger is a buffer, or has what is seldom looked at behind.
 const STRETCH_BYTES_MAX: usize = 4096;
-/// Things of a call: itself, the id of its stream, its session, the session's provider, and two connections of two parts.
+/// Things of a call: itself, the id of its stream, its session, the session's provider, and two connections of two parts. What
+/// the next turn looks at beside them is less.
 const STRETCHES_MAX: usize = 8;
 
 /// The things that a call looks at whenever something comes for it.
@@ -40,8 +41,17 @@ impl Stretch {
 impl WorkingSet {
     /// One more thing; beyond eight, they are found when they are looked at.
     pub(crate) fn add<T: ?Sized>(&mut self, thing: &T) {
+        self.add_stretch(Stretch::of(thing));
+    }
+
+    /// Same for bytes of which only the place is known.
+    pub(crate) fn add_place(&mut self, bytes: *const [u8]) {
+        self.add_stretch(Stretch { begin: bytes.addr(), bytes: bytes.len().min(STRETCH_BYTES_MAX) });
+    }
+
+    fn add_stretch(&mut self, stretch: Stretch) {
         if let Some(place) = self.stretches.get_mut(self.filled) {
-            *place = Stretch::of(thing);
+            *place = stretch;
             self.filled += 1;
         }
     }
@@ -85,6 +95,15 @@ mod tests {
         assert!(stretch(1024, 0).is_empty());
         let of_a_large_one = Stretch::of(&vec![0_u8; 1 << 20][..]).lines().count();
         assert!((64..=65).contains(&of_a_large_one), "{of_a_large_one}");
+    }
+
+    #[test]
+    fn a_place_is_asked_for_like_the_thing_that_lies_there() {
+        let thing = [0_u8; 300];
+        let (mut by_thing, mut by_place) = (WorkingSet::default(), WorkingSet::default());
+        by_thing.add(&thing);
+        by_place.add_place(&raw const thing[..]);
+        assert_eq!(by_thing, by_place);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use media::Frame;
 use media::detect::{EchoDetector, SpeechDetector};
 
-use crate::playback::{Cleared, Playback, Utterance};
+use crate::playback::{Cleared, Playback, Utterance, behind};
 use crate::timers::Timers;
 use crate::tools::ToolLedger;
 use crate::{Action, CallConfig, Counters, EndReason, Event, Input, ItemId, Latency, Manner, Prompt, ResponseId, Timer};
@@ -234,6 +234,12 @@ impl Call {
     /// When `handle` wants [`Input::Tick`] at the latest, and why; the reason goes to the log.
     pub fn deadline(&self) -> Option<(Duration, Timer)> {
         self.timers.next()
+    }
+
+    /// What the next input makes it look at or write to outside of itself, for whoever wants to have that fetched from memory
+    /// before. Only where it lies, as a guess: never to be followed.
+    pub fn looks_next_at(&self) -> impl Iterator<Item = *const [u8]> {
+        self.playback.looks_next_at().chain(behind(&self.kept, 1)).chain(self.detector.looks_next_at())
     }
 
     /// Whether the end was reached; nothing will happen any more.

@@ -5,6 +5,7 @@
 //! pending mark at once, so marks carry a generation: an echo of an older one proves nothing.
 
 use std::collections::VecDeque;
+use std::ptr;
 use std::time::Duration;
 
 use media::{BYTES_PER_MS, FRAME_BYTES, Frame, SILENCE};
@@ -162,6 +163,13 @@ impl Playback {
             frames: 0,
             accounts: Accounts::default(),
         }
+    }
+
+    /// See [`Call::looks_next_at`](crate::Call::looks_next_at).
+    pub(crate) fn looks_next_at(&self) -> impl Iterator<Item = *const [u8]> {
+        let last = self.segments.back();
+        let segment = last.map(|it| ptr::slice_from_raw_parts(ptr::from_ref(it).cast(), size_of::<Segment>()));
+        segment.into_iter().chain(last.and_then(|it| behind(&it.audio, FRAME_BYTES)))
     }
 
     /// Whether something is still to be heard.
@@ -547,6 +555,11 @@ pub(crate) struct Cleared {
     pub(crate) fade: Option<Frame>,
 }
 
+/// Where the next `more` entries will most likely be written.
+pub(crate) fn behind<T>(queue: &VecDeque<T>, more: usize) -> Option<*const [u8]> {
+    queue.back().map(|it| ptr::slice_from_raw_parts(ptr::from_ref(it).wrapping_add(1).cast(), more * size_of::<T>()))
+}
+
 fn copy(audio: &VecDeque<u8>, from: usize, to: &mut [u8]) {
     let (front, back) = audio.as_slices();
     let front = front.get(from..).unwrap_or_default();
@@ -616,5 +629,22 @@ mod tests {
         assert_eq!(words_heard("ăîț șă", 3, 6), "ăîț");
         assert_eq!(words_heard("", 5, 10), "");
         assert_eq!(words_heard("x y", 5, 0), "");
+    }
+
+    /// But for where the ring grows or begins again.
+    #[test]
+    fn where_the_next_audio_is_written_is_told_before() {
+        let mut playback = Playback::new(Duration::from_millis(200), Duration::from_secs(10), false);
+        assert_eq!(playback.looks_next_at().count(), 0);
+        let (mut told, mut actions) = (0, Vec::new());
+        playback.push(Some(ItemId(1)), &[0x80; 10 * FRAME_BYTES], false);
+        for frame in 0..100 {
+            let places: Vec<_> = playback.looks_next_at().map(|it| it.addr()..it.addr() + it.len()).collect();
+            playback.push(Some(ItemId(1)), &[0x80; FRAME_BYTES], false);
+            playback.pump(Duration::from_millis(20 * frame), &mut actions);
+            let at = ptr::from_ref(playback.segments[0].audio.back().unwrap()).addr();
+            told += u32::from(places.iter().any(|it| it.contains(&at)));
+        }
+        assert!(told > 80, "{told} of 100");
     }
 }

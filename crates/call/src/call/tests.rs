@@ -1872,3 +1872,17 @@ proptest! {
         prop_assert_eq!(ended, 1, "one terminal state");
     }
 }
+
+/// But for where the ring grows or begins again.
+#[test]
+fn where_the_next_frame_is_kept_is_told_before() {
+    let mut bench = Bench::new(CallConfig { preroll_frames_max: 50, ..config() });
+    let mut told = 0;
+    for frame in 1..=100 {
+        let places: Vec<_> = bench.call.looks_next_at().map(|it| it.addr()..it.addr() + it.len()).collect();
+        bench.input(Duration::from_millis(20 * frame), Input::CallerAudio(&Frame::SILENCE));
+        let at = std::ptr::from_ref(bench.call.kept.back().unwrap()).addr();
+        told += u32::from(places.iter().any(|it| it.contains(&at)));
+    }
+    assert!(told > 80, "{told} of 100");
+}
