@@ -59,7 +59,8 @@ impl fmt::Debug for Classifier {
     }
 }
 
-/// Where the classifier keeps what it has learned, as libfvad 0.4 lays it out: behind what it needs for other sample rates.
+/// Where the classifier keeps what it has learned, as the library within webrtc-vad 0.4 lays it out (740 bytes): behind most of
+/// what it needs for other sample rates.
 const LEARNED_FROM: usize = 128;
 const LEARNED_BYTES: usize = 600;
 
