@@ -24,8 +24,8 @@ use crate::reconcile::reconcile;
 
 /// How often a server says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How often it looks for orders.
-const ORDERS: Duration = Duration::from_millis(250);
+/// How often it looks for orders; sooner when it is hinted that there are some.
+const ORDERS: Duration = Duration::from_secs(1);
 /// How often calls of other servers are looked at while somebody listens; sooner when it is hinted that something happened.
 const FEED: Duration = Duration::from_millis(250);
 /// The pause after a database that does not answer.

@@ -127,7 +127,7 @@ impl Store {
 
     /// Every tenant that was made.
     pub async fn tenants(&self) -> Result<Vec<TenantRow>, StoreError> {
-        self.read(Wall::None).await?.rows("SELECT * FROM tenants ORDER BY id", &[]).await?.iter().map(tenant).collect()
+        self.ask(Wall::None).await?.rows("SELECT * FROM tenants ORDER BY id", &[]).await?.iter().map(tenant).collect()
     }
 
     /// Makes a person; returns the id, `None` when the address is taken. `email` is in lower case.
@@ -143,14 +143,14 @@ impl Store {
     /// Somebody by address, with the hash of the password.
     pub async fn credentials(&self, email: &str) -> Result<Option<(UserRow, Option<String>)>, StoreError> {
         let sql = "SELECT id, email, name, password_hash FROM users WHERE email = $1";
-        let row = self.read(Wall::None).await?.row(sql, values![email]).await?;
+        let row = self.ask(Wall::None).await?.row(sql, values![email]).await?;
         row.map(|it| Ok((user(&it)?, it.get("password_hash")?))).transpose()
     }
 
     /// Somebody by id, with the hash of the password.
     pub async fn user(&self, id: &str) -> Result<Option<(UserRow, Option<String>)>, StoreError> {
         let sql = "SELECT id, email, name, password_hash FROM users WHERE id = $1";
-        let row = self.read(Wall::None).await?.row(sql, values![id]).await?;
+        let row = self.ask(Wall::None).await?.row(sql, values![id]).await?;
         row.map(|it| Ok((user(&it)?, it.get("password_hash")?))).transpose()
     }
 
@@ -170,18 +170,18 @@ impl Store {
         let sql =
             "SELECT t.id, t.name, t.active, t.time_zone, t.created_at_ms, m.role FROM members m JOIN tenants t ON t.id = m.tenant
             WHERE m.user_id = $1 AND t.active ORDER BY t.id";
-        let rows = self.read(Wall::None).await?.rows(sql, values![user]).await?;
+        let rows = self.ask(Wall::None).await?.rows(sql, values![user]).await?;
         rows.iter().map(|it| Ok((tenant(it)?, it.get("role")?))).collect()
     }
 
     /// Who stands behind a sign-in that is not over: asked with every request, so that whoever is sent away is away at once.
     pub async fn signed_in(&self, sign_in: &str) -> Result<Option<Holder>, StoreError> {
-        let mut tx = self.read(Wall::None).await?;
-        let now = tx.now_ms().await?;
+        let mut ask = self.ask(Wall::None).await?;
+        let now = ask.now_ms().await?;
         let sql = "SELECT s.tenant, s.user_id AS id, m.role FROM sign_ins s
             JOIN members m ON m.tenant = s.tenant AND m.user_id = s.user_id JOIN tenants t ON t.id = s.tenant
             WHERE s.id = $1 AND s.revoked_at_ms IS NULL AND s.expires_at_ms > $2 AND t.active";
-        tx.row(sql, values![sign_in, now]).await?.map(|it| holder(&it)).transpose()
+        ask.row(sql, values![sign_in, now]).await?.map(|it| holder(&it)).transpose()
     }
 
     /// Puts one refresh token in the place of another, by their hashes.
@@ -210,13 +210,12 @@ impl Store {
 
     /// Whose a key is, by its hash; `None` when it is unknown, revoked or over.
     pub async fn key_holder(&self, hash: &str) -> Result<Option<Holder>, StoreError> {
-        let mut tx = self.read(Wall::None).await?;
-        let now = tx.now_ms().await?;
+        let mut ask = self.ask(Wall::None).await?;
+        let now = ask.now_ms().await?;
         let sql = "SELECT k.tenant, k.id, k.role, k.last_used_ms FROM api_keys k JOIN tenants t ON t.id = k.tenant
             WHERE k.hash = $1 AND k.revoked_at_ms IS NULL AND (k.expires_at_ms IS NULL OR k.expires_at_ms > $2) AND t.active";
-        let Some(row) = tx.row(sql, values![hash, now]).await? else { return Ok(None) };
+        let Some(row) = ask.row(sql, values![hash, now]).await? else { return Ok(None) };
         let found = holder(&row)?;
-        drop(tx);
         if row.get::<Option<i64>>("last_used_ms")?.is_none_or(|it| it < now - USE_NOTED_MS) {
             let mut tx = self.write(Wall::Tenant(&found.tenant)).await?;
             let sql = "UPDATE api_keys SET last_used_ms = $1 WHERE tenant = $2 AND id = $3";
@@ -239,7 +238,7 @@ impl Store {
 impl Scope<'_> {
     /// The tenant itself.
     pub async fn this_tenant(&self) -> Result<Option<TenantRow>, StoreError> {
-        let row = self.read().await?.row("SELECT * FROM tenants WHERE id = $1", values![self.tenant]).await?;
+        let row = self.ask().await?.row("SELECT * FROM tenants WHERE id = $1", values![self.tenant]).await?;
         row.map(|it| tenant(&it)).transpose()
     }
 
@@ -261,7 +260,7 @@ impl Scope<'_> {
             WHERE m.tenant = $1 ORDER BY u.email";
         let member =
             |row: &Row| Ok(MemberRow { user: user(row)?, role: row.get("role")?, created_at_ms: row.get("created_at_ms")? });
-        self.read().await?.rows(sql, values![self.tenant]).await?.iter().map(member).collect()
+        self.ask().await?.rows(sql, values![self.tenant]).await?.iter().map(member).collect()
     }
 
     /// Makes somebody a member, or gives a member another role.
@@ -316,7 +315,7 @@ impl Scope<'_> {
                 revoked_at_ms: row.get("revoked_at_ms")?,
             })
         };
-        self.read().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(key).collect()
+        self.ask().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(key).collect()
     }
 
     /// Makes a key useless, at once; `false` when there is no such key, or it is already.

@@ -106,21 +106,21 @@ impl Scope<'_> {
     /// A customer by id.
     pub async fn customer_of_id(&self, id: &str) -> Result<Option<CustomerRow>, StoreError> {
         let sql = "SELECT * FROM customers WHERE tenant = $1 AND id = $2";
-        let row = self.read().await?.row(sql, values![self.tenant, id]).await?;
+        let row = self.ask().await?.row(sql, values![self.tenant, id]).await?;
         row.map(|it| customer(&it)).transpose()
     }
 
     /// The customer with a number.
     pub async fn customer(&self, phone: &str) -> Result<Option<CustomerRow>, StoreError> {
         let sql = "SELECT * FROM customers WHERE tenant = $1 AND phone = $2";
-        let row = self.read().await?.row(sql, values![self.tenant, phone]).await?;
+        let row = self.ask().await?.row(sql, values![self.tenant, phone]).await?;
         row.map(|it| customer(&it)).transpose()
     }
 
     /// Customers, those changed last first.
     pub async fn customers(&self, limit: u32) -> Result<Vec<CustomerRow>, StoreError> {
         let sql = "SELECT * FROM customers WHERE tenant = $1 ORDER BY updated_at_ms DESC, id DESC LIMIT $2";
-        self.read().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(customer).collect()
+        self.ask().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(customer).collect()
     }
 
     /// Notes a booking, or changes it: the id is the caller's. `false` when the id is somebody else's.
@@ -170,13 +170,13 @@ impl Scope<'_> {
     /// Bookings that touch a span of time, cancelled ones too, in order.
     pub async fn bookings(&self, from_ms: i64, to_ms: i64) -> Result<Vec<BookingRow>, StoreError> {
         let sql = "SELECT * FROM bookings WHERE tenant = $1 AND ends_at_ms > $2 AND starts_at_ms < $3 ORDER BY starts_at_ms, id";
-        self.read().await?.rows(sql, values![self.tenant, from_ms, to_ms]).await?.iter().map(booking).collect()
+        self.ask().await?.rows(sql, values![self.tenant, from_ms, to_ms]).await?.iter().map(booking).collect()
     }
 
     /// What was booked in a call.
     pub async fn bookings_of_call(&self, call: &str) -> Result<Vec<BookingRow>, StoreError> {
         let sql = "SELECT * FROM bookings WHERE tenant = $1 AND call = $2 ORDER BY starts_at_ms, id";
-        self.read().await?.rows(sql, values![self.tenant, call]).await?.iter().map(booking).collect()
+        self.ask().await?.rows(sql, values![self.tenant, call]).await?.iter().map(booking).collect()
     }
 
     /// Opens a ticket; returns its id.
@@ -211,6 +211,6 @@ impl Scope<'_> {
     /// The newest tickets first.
     pub async fn tickets(&self, limit: u32) -> Result<Vec<TicketRow>, StoreError> {
         let sql = "SELECT * FROM tickets WHERE tenant = $1 ORDER BY created_at_ms DESC, id DESC LIMIT $2";
-        self.read().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(ticket).collect()
+        self.ask().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(ticket).collect()
     }
 }

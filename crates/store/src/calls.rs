@@ -145,7 +145,7 @@ impl Scope<'_> {
     /// A call, by our id.
     pub async fn call(&self, id: &str) -> Result<Option<CallRow>, StoreError> {
         let row = self
-            .read()
+            .ask()
             .await?
             .row(
                 "SELECT c.*, (SELECT MAX(seq) FROM call_events e WHERE e.call = c.id AND e.epoch = c.epoch) AS last_seq
@@ -184,7 +184,7 @@ impl Scope<'_> {
             behind,
             limit
         ];
-        self.read().await?.rows(sql, values).await?.iter().map(call_row).collect()
+        self.ask().await?.rows(sql, values).await?.iter().map(call_row).collect()
     }
 
     /// What was said, in order.
@@ -201,7 +201,7 @@ impl Scope<'_> {
                 cut: row.get("cut")?,
             })
         };
-        self.read().await?.rows(sql, values![self.tenant, call]).await?.iter().map(line).collect()
+        self.ask().await?.rows(sql, values![self.tenant, call]).await?.iter().map(line).collect()
     }
 
     /// Latency of every turn, in order.
@@ -216,7 +216,7 @@ impl Scope<'_> {
                 playout_us: row.get("playout_us")?,
             })
         };
-        self.read().await?.rows(sql, values![self.tenant, call]).await?.iter().map(turn).collect()
+        self.ask().await?.rows(sql, values![self.tenant, call]).await?.iter().map(turn).collect()
     }
 
     /// The newest messages of callers.
@@ -231,7 +231,7 @@ impl Scope<'_> {
                 text: row.get("text")?,
             })
         };
-        self.read().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(message).collect()
+        self.ask().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(message).collect()
     }
 
     /// Tool calls in the order they were made.
@@ -247,7 +247,7 @@ impl Scope<'_> {
                 failed: row.get("failed")?,
             })
         };
-        self.read().await?.rows(sql, values![self.tenant, call]).await?.iter().map(tool).collect()
+        self.ask().await?.rows(sql, values![self.tenant, call]).await?.iter().map(tool).collect()
     }
 
     /// Recordings, one per stream of the call.
@@ -263,7 +263,7 @@ impl Scope<'_> {
                 sha256: row.get("sha256")?,
             })
         };
-        self.read().await?.rows(sql, values![self.tenant, call]).await?.iter().map(recording).collect()
+        self.ask().await?.rows(sql, values![self.tenant, call]).await?.iter().map(recording).collect()
     }
 
     /// Notes that a recording lies among the objects now; `false` when there is no such recording any more.
@@ -314,19 +314,19 @@ impl Store {
                 last_seq: row.get("last_seq")?,
             })
         };
-        self.read(Wall::None).await?.rows(sql, values![account_sid, from_ms, to_ms, limit]).await?.iter().map(open).collect()
+        self.ask(Wall::None).await?.rows(sql, values![account_sid, from_ms, to_ms, limit]).await?.iter().map(open).collect()
     }
 
     /// Whose a call is: asked without a tenant, because Twilio's requests name none.
     pub async fn owner_of(&self, call: &str) -> Result<Option<String>, StoreError> {
-        let row = self.read(Wall::None).await?.row("SELECT tenant FROM calls WHERE id = $1", values![call]).await?;
+        let row = self.ask(Wall::None).await?.row("SELECT tenant FROM calls WHERE id = $1", values![call]).await?;
         row.map(|it| it.get("tenant")).transpose()
     }
 
     /// The call of a Twilio call SID, with its tenant: status callbacks name nothing else.
     pub async fn call_of_sid(&self, account_sid: &str, call_sid: &str) -> Result<Option<(String, String)>, StoreError> {
         let sql = "SELECT tenant, id FROM calls WHERE account_sid = $1 AND call_sid = $2";
-        let row = self.read(Wall::None).await?.row(sql, values![account_sid, call_sid]).await?;
+        let row = self.ask(Wall::None).await?.row(sql, values![account_sid, call_sid]).await?;
         row.map(|it| Ok((it.get("tenant")?, it.get("id")?))).transpose()
     }
 }

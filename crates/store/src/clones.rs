@@ -115,7 +115,7 @@ impl Scope<'_> {
         let sql = "SELECT call_sid, caller_number, twilio_number, status, voice_clone_id, sample_size_bytes, error, retry_count,
                 clone_metadata, COALESCE(created_at, 0) AS created_at, COALESCE(updated_at, created_at, 0) AS updated_at
             FROM voice_clone_calls WHERE tenant = $1 AND call_sid = $2";
-        self.read().await?.row(sql, values![self.tenant, call_sid]).await?.map(|it| clone_row(&it)).transpose()
+        self.ask().await?.row(sql, values![self.tenant, call_sid]).await?.map(|it| clone_row(&it)).transpose()
     }
 }
 

@@ -86,13 +86,13 @@ impl Store {
     pub async fn configurations(&self) -> Result<Vec<ConfigurationRow>, StoreError> {
         let sql = "SELECT * FROM config_versions c
             WHERE version = (SELECT MAX(version) FROM config_versions d WHERE d.tenant = c.tenant) ORDER BY tenant";
-        self.read(Wall::None).await?.rows(sql, &[]).await?.iter().map(configuration).collect()
+        self.ask(Wall::None).await?.rows(sql, &[]).await?.iter().map(configuration).collect()
     }
 
     /// The newest version of every tenant: what is asked often.
     pub async fn configuration_versions(&self) -> Result<BTreeMap<String, u64>, StoreError> {
         let sql = "SELECT tenant, MAX(version) AS version FROM config_versions GROUP BY tenant";
-        let rows = self.read(Wall::None).await?.rows(sql, &[]).await?;
+        let rows = self.ask(Wall::None).await?.rows(sql, &[]).await?;
         rows.iter().map(|it| Ok((it.get("tenant")?, it.get("version")?))).collect()
     }
 
@@ -108,7 +108,7 @@ impl Store {
     /// What something cost at a moment.
     pub async fn price(&self, kind: &str, at_ms: i64) -> Result<Option<PriceRow>, StoreError> {
         let sql = "SELECT * FROM prices WHERE kind = $1 AND from_ms <= $2 ORDER BY from_ms DESC LIMIT 1";
-        let row = self.read(Wall::None).await?.row(sql, values![kind, at_ms]).await?;
+        let row = self.ask(Wall::None).await?.row(sql, values![kind, at_ms]).await?;
         let price = |it: Row| {
             Ok(PriceRow {
                 kind: it.get("kind")?,
@@ -188,14 +188,14 @@ impl Scope<'_> {
     pub async fn configuration(&self, version: Option<u64>) -> Result<Option<ConfigurationRow>, StoreError> {
         let sql = "SELECT * FROM config_versions WHERE tenant = $1 AND (CAST($2 AS BIGINT) IS NULL OR version = $2)
             ORDER BY version DESC LIMIT 1";
-        let row = self.read().await?.row(sql, values![self.tenant, version]).await?;
+        let row = self.ask().await?.row(sql, values![self.tenant, version]).await?;
         row.map(|it| configuration(&it)).transpose()
     }
 
     /// The newest versions, the last one first.
     pub async fn configurations(&self, limit: u32) -> Result<Vec<ConfigurationRow>, StoreError> {
         let sql = "SELECT * FROM config_versions WHERE tenant = $1 ORDER BY version DESC LIMIT $2";
-        self.read().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(configuration).collect()
+        self.ask().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(configuration).collect()
     }
 
     /// Notes who did what.
@@ -220,7 +220,7 @@ impl Scope<'_> {
                 detail: row.get("detail")?,
             })
         };
-        self.read().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(entry).collect()
+        self.ask().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(entry).collect()
     }
 }
 

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, PgTransaction, Row as _, SqliteTransaction};
+use sqlx::{ConnectOptions as _, Connection as _, PgTransaction, Row as _, Sqlite, SqliteTransaction};
 
 /// The database said no.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +116,10 @@ impl Db {
                     .synchronous(SqliteSynchronous::Normal)
                     .busy_timeout(Duration::from_secs(5))
                     .foreign_keys(true);
-                let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(open)?;
-                let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(ACQUIRE_TIMEOUT);
+                // A file does not hang up: it is not asked first whether it is still there.
+                let pool = SqlitePoolOptions::new().test_before_acquire(false);
+                let writer = pool.clone().max_connections(1).connect_with(options.clone()).await.map_err(open)?;
+                let pool = pool.max_connections(4).acquire_timeout(ACQUIRE_TIMEOUT);
                 let readers = pool.connect_with(options.read_only(true)).await.map_err(open)?;
                 Ok(Self { pools: Pools::Lite { writer, readers }, hold_clock: false })
             }
@@ -161,6 +164,23 @@ impl Db {
             }
         };
         Ok(Tx { link, _busy: busy })
+    }
+
+    /// For one question.
+    pub(crate) async fn ask(&self, wall: Wall<'_>) -> Result<Alone, StoreError> {
+        let Pools::Lite { readers, .. } = &self.pools else { return Ok(Alone(self.read(wall).await?)) };
+        self.alone(readers).await
+    }
+
+    /// For one change.
+    pub(crate) async fn tell(&self, wall: Wall<'_>) -> Result<Alone, StoreError> {
+        let Pools::Lite { writer, .. } = &self.pools else { return Ok(Alone(self.write(wall).await?)) };
+        self.alone(writer).await
+    }
+
+    async fn alone(&self, pool: &SqlitePool) -> Result<Alone, StoreError> {
+        let busy = self.hold_clock.then(Busy::begin);
+        Ok(Alone(Tx { link: Link::Alone(pool.acquire().await?), _busy: busy }))
     }
 
     /// Begins to write.
@@ -210,8 +230,13 @@ pub(crate) struct Tx {
     _busy: Option<Busy>,
 }
 
+/// One statement, which is a transaction by itself. SQLite's statements are carried out by another thread: BEGIN and its end
+/// would cost as much as the statement between them, which is what a server at rest does most.
+pub(crate) struct Alone(Tx);
+
 enum Link {
     Lite(SqliteTransaction<'static>),
+    Alone(PoolConnection<Sqlite>),
     Pg(PgTransaction<'static>),
 }
 
@@ -244,7 +269,7 @@ impl Link {
 impl Tx {
     pub(crate) fn engine(&self) -> Engine {
         match self.link {
-            Link::Lite(_) => Engine::Lite,
+            Link::Lite(_) | Link::Alone(_) => Engine::Lite,
             Link::Pg(_) => Engine::Pg,
         }
     }
@@ -253,6 +278,7 @@ impl Tx {
     pub(crate) async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
         Ok(match &mut self.link {
             Link::Lite(it) => bound!(sql, values).execute(&mut **it).await?.rows_affected(),
+            Link::Alone(it) => bound!(sql, values).execute(&mut **it).await?.rows_affected(),
             Link::Pg(it) => bound!(sql, values).execute(&mut **it).await?.rows_affected(),
         })
     }
@@ -261,6 +287,7 @@ impl Tx {
     pub(crate) async fn rows(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
         Ok(match &mut self.link {
             Link::Lite(it) => bound!(sql, values).fetch_all(&mut **it).await?.into_iter().map(Row::Lite).collect(),
+            Link::Alone(it) => bound!(sql, values).fetch_all(&mut **it).await?.into_iter().map(Row::Lite).collect(),
             Link::Pg(it) => bound!(sql, values).fetch_all(&mut **it).await?.into_iter().map(Row::Pg).collect(),
         })
     }
@@ -269,6 +296,7 @@ impl Tx {
     pub(crate) async fn row(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<Option<Row>, StoreError> {
         Ok(match &mut self.link {
             Link::Lite(it) => bound!(sql, values).fetch_optional(&mut **it).await?.map(Row::Lite),
+            Link::Alone(it) => bound!(sql, values).fetch_optional(&mut **it).await?.map(Row::Lite),
             Link::Pg(it) => bound!(sql, values).fetch_optional(&mut **it).await?.map(Row::Pg),
         })
     }
@@ -287,9 +315,34 @@ impl Tx {
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self.link {
             Link::Lite(it) => it.commit().await?,
+            Link::Alone(_) => (),
             Link::Pg(it) => it.commit().await?,
         }
         Ok(())
+    }
+}
+
+impl Alone {
+    /// See [`Tx::now_ms`].
+    pub(crate) async fn now_ms(&mut self) -> Result<i64, StoreError> {
+        self.0.now_ms().await
+    }
+
+    /// See [`Tx::execute`]; it is committed.
+    pub(crate) async fn execute(mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+        let touched = self.0.execute(sql, values).await?;
+        self.0.commit().await?;
+        Ok(touched)
+    }
+
+    /// See [`Tx::rows`].
+    pub(crate) async fn rows(mut self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.0.rows(sql, values).await
+    }
+
+    /// See [`Tx::row`].
+    pub(crate) async fn row(mut self, sql: &'static str, values: &[Value<'_>]) -> Result<Option<Row>, StoreError> {
+        self.0.row(sql, values).await
     }
 }
 

@@ -30,7 +30,7 @@ impl Feed {
     /// How many facts each journal has delivered.
     async fn journals(&self) -> Result<HashMap<String, i64>, StoreError> {
         let sql = "SELECT journal, facts FROM journal_positions WHERE journal <> $1";
-        let rows = self.store.read(Wall::None).await?.rows(sql, values![&self.ours]).await?;
+        let rows = self.store.ask(Wall::None).await?.rows(sql, values![&self.ours]).await?;
         rows.iter().map(|it| Ok((it.get("journal")?, it.get("facts")?))).collect()
     }
 
@@ -46,7 +46,7 @@ impl Feed {
             }
             let sql = "SELECT tenant, call, epoch, seq, at_ms, place, body FROM call_events
                 WHERE journal = $1 AND place > $2 AND place <= $3 ORDER BY place LIMIT $4";
-            let rows = self.store.read(Wall::None).await?.rows(sql, values![&journal, seen, delivered, FACTS_MAX]).await?;
+            let rows = self.store.ask(Wall::None).await?.rows(sql, values![&journal, seen, delivered, FACTS_MAX]).await?;
             for row in &rows {
                 facts.push(entry(row)?);
             }

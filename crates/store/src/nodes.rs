@@ -56,13 +56,13 @@ impl Store {
     /// Says that a process lives.
     pub async fn heartbeat(&self, it: &Heartbeat<'_>) -> Result<(), StoreError> {
         let live = serde_json::to_string(it.live).map_err(|error| StoreError::Row(error.to_string()))?;
-        let mut tx = self.write(Wall::None).await?;
-        let now = tx.now_ms().await?;
+        let mut tell = self.tell(Wall::None).await?;
+        let now = tell.now_ms().await?;
         let sql = "INSERT INTO nodes (id, address, version, started_at_ms, seen_at_ms, draining, live) VALUES ($1, $2, $3, $4, $4, $5, $6)
             ON CONFLICT (id) DO UPDATE SET address = excluded.address, version = excluded.version,
                 seen_at_ms = excluded.seen_at_ms, draining = excluded.draining, live = excluded.live";
-        tx.execute(sql, values![it.node, it.address, it.version, now, it.draining, live]).await?;
-        tx.commit().await
+        tell.execute(sql, values![it.node, it.address, it.version, now, it.draining, live]).await?;
+        Ok(())
     }
 
     /// Says that a process is gone for good.
@@ -74,8 +74,8 @@ impl Store {
 
     /// Every process that has not said farewell.
     pub async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
-        let mut tx = self.read(Wall::None).await?;
-        let now = tx.now_ms().await?;
+        let mut ask = self.ask(Wall::None).await?;
+        let now = ask.now_ms().await?;
         let node = |row: &Row| {
             let live: String = row.get("live")?;
             let seen: i64 = row.get("seen_at_ms")?;
@@ -89,7 +89,7 @@ impl Store {
                 live: serde_json::from_str(&live).map_err(|error| StoreError::Row(error.to_string()))?,
             })
         };
-        tx.rows("SELECT * FROM nodes ORDER BY id", &[]).await?.iter().map(node).collect()
+        ask.rows("SELECT * FROM nodes ORDER BY id", &[]).await?.iter().map(node).collect()
     }
 
     /// Takes, or keeps, what only one process may do at a time, for so long. `false`: another one has it.
@@ -124,11 +124,11 @@ impl Store {
 
     /// Orders that a process has not carried out and whose time is not over, oldest first.
     pub async fn commands(&self, node: &str) -> Result<Vec<CommandRow>, StoreError> {
-        let mut tx = self.read(Wall::None).await?;
-        let now = tx.now_ms().await?;
+        let mut ask = self.ask(Wall::None).await?;
+        let now = ask.now_ms().await?;
         let sql = "SELECT id, tenant, call, body FROM commands WHERE node = $1 AND outcome IS NULL AND expires_at_ms >= $2
             ORDER BY created_at_ms, id LIMIT 100";
-        let rows = tx.rows(sql, values![node, now]).await?;
+        let rows = ask.rows(sql, values![node, now]).await?;
         let command = |row: &Row| {
             Ok(CommandRow { id: row.get("id")?, tenant: row.get("tenant")?, call: row.get("call")?, body: row.get("body")? })
         };
@@ -214,7 +214,7 @@ impl Scope<'_> {
     /// What is used of a cap, and the cap.
     pub async fn used(&self, kind: &str) -> Result<Option<(i64, i64)>, StoreError> {
         let sql = "SELECT used, most FROM caps WHERE tenant = $1 AND kind = $2";
-        let row = self.read().await?.row(sql, values![self.tenant, kind]).await?;
+        let row = self.ask().await?.row(sql, values![self.tenant, kind]).await?;
         row.map(|it| Ok((it.get("used")?, it.get("most")?))).transpose()
     }
 
@@ -233,7 +233,7 @@ impl Scope<'_> {
     /// What became of an order; `None` as long as nothing did.
     pub async fn outcome(&self, id: &str) -> Result<Option<String>, StoreError> {
         let sql = "SELECT outcome FROM commands WHERE tenant = $1 AND id = $2";
-        let row = self.read().await?.row(sql, values![self.tenant, id]).await?;
+        let row = self.ask().await?.row(sql, values![self.tenant, id]).await?;
         row.map_or(Ok(None), |it| it.get("outcome"))
     }
 }

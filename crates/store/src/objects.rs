@@ -247,7 +247,7 @@ impl Objects {
     /// [`ObjectError::Unknown`]
     pub async fn find(&self, tenant: &str, id: &str) -> Result<ObjectRow, ObjectError> {
         let sql = "SELECT * FROM objects WHERE tenant = $1 AND id = $2";
-        let row = self.store.tenant(tenant).read().await?.row(sql, values![tenant, id]).await?;
+        let row = self.store.tenant(tenant).ask().await?.row(sql, values![tenant, id]).await?;
         Ok(object_row(&row.ok_or(ObjectError::Unknown)?)?)
     }
 
@@ -319,10 +319,10 @@ impl Objects {
         let mut swept = 0;
         loop {
             let expired = {
-                let mut tx = self.store.read(Wall::None).await?;
-                let now = tx.now_ms().await?;
+                let mut ask = self.store.ask(Wall::None).await?;
+                let now = ask.now_ms().await?;
                 let sql = "SELECT id, tenant FROM objects WHERE expires_at_ms <= $1 ORDER BY expires_at_ms LIMIT $2";
-                tx.rows(sql, values![now, SWEEP_MAX]).await?
+                ask.rows(sql, values![now, SWEEP_MAX]).await?
             };
             if expired.is_empty() {
                 return Ok(swept);
@@ -483,6 +483,6 @@ impl Scope<'_> {
     /// The tenant's objects, newest first.
     pub async fn objects(&self, limit: u32) -> Result<Vec<ObjectRow>, StoreError> {
         let sql = "SELECT * FROM objects WHERE tenant = $1 ORDER BY created_at_ms DESC, id DESC LIMIT $2";
-        self.read().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(object_row).collect()
+        self.ask().await?.rows(sql, values![self.tenant, limit]).await?.iter().map(object_row).collect()
     }
 }

@@ -146,7 +146,7 @@ impl Store {
     /// Whose a session is: asked without a tenant, because Twilio's requests name none.
     pub async fn owner_of_session(&self, id: &str) -> Result<Option<String>, StoreError> {
         let sql = "SELECT tenant FROM voice_sessions WHERE id = $1";
-        let row = self.read(Wall::None).await?.row(sql, values![id]).await?;
+        let row = self.ask(Wall::None).await?.row(sql, values![id]).await?;
         row.map(|it| it.get("tenant")).transpose()
     }
 
@@ -154,7 +154,7 @@ impl Store {
     /// oldest first, with their tenants.
     pub async fn open_sessions(&self, before_ms: i64, limit: u32) -> Result<Vec<(String, VoiceSessionRow)>, StoreError> {
         let sql = "SELECT * FROM voice_sessions WHERE ended_at_ms IS NULL AND dialled_at_ms < $1 ORDER BY dialled_at_ms LIMIT $2";
-        let rows = self.read(Wall::None).await?.rows(sql, values![before_ms, limit]).await?;
+        let rows = self.ask(Wall::None).await?.rows(sql, values![before_ms, limit]).await?;
         rows.iter().map(|it| Ok((it.get("tenant")?, session(it)?))).collect()
     }
 
@@ -296,21 +296,21 @@ impl Scope<'_> {
     /// A session by its id.
     pub async fn session(&self, id: &str) -> Result<Option<VoiceSessionRow>, StoreError> {
         let sql = "SELECT * FROM voice_sessions WHERE tenant = $1 AND id = $2";
-        let row = self.read().await?.row(sql, values![self.tenant, id]).await?;
+        let row = self.ask().await?.row(sql, values![self.tenant, id]).await?;
         row.map(|it| session(&it)).transpose()
     }
 
     /// Whether a call of Twilio's is known to be a session's.
     pub async fn is_call_of_a_session(&self, call_sid: &str) -> Result<bool, StoreError> {
         let sql = "SELECT id FROM voice_sessions WHERE tenant = $1 AND call_sid = $2";
-        Ok(self.read().await?.row(sql, values![self.tenant, call_sid]).await?.is_some())
+        Ok(self.ask().await?.row(sql, values![self.tenant, call_sid]).await?.is_some())
     }
 
     /// The newest sessions first; from behind a session on.
     pub async fn sessions(&self, behind: Option<&str>, limit: u32) -> Result<Vec<VoiceSessionRow>, StoreError> {
         let sql =
             "SELECT * FROM voice_sessions WHERE tenant = $1 AND (CAST($2 AS TEXT) IS NULL OR id < $2) ORDER BY id DESC LIMIT $3";
-        self.read().await?.rows(sql, values![self.tenant, behind, limit]).await?.iter().map(session).collect()
+        self.ask().await?.rows(sql, values![self.tenant, behind, limit]).await?.iter().map(session).collect()
     }
 
     /// A number is not to be called from now on; `false` when it was not before.
@@ -335,7 +335,7 @@ impl Scope<'_> {
     /// Whether a number is not to be called.
     pub async fn is_not_to_be_called(&self, number: &str) -> Result<bool, StoreError> {
         let sql = "SELECT number FROM do_not_call WHERE tenant = $1 AND number = $2";
-        Ok(self.read().await?.row(sql, values![self.tenant, number]).await?.is_some())
+        Ok(self.ask().await?.row(sql, values![self.tenant, number]).await?.is_some())
     }
 
     /// Numbers that are not to be called, in order, from behind one on.
@@ -350,6 +350,6 @@ impl Scope<'_> {
                 created_at_ms: row.get("created_at_ms")?,
             })
         };
-        self.read().await?.rows(sql, values![self.tenant, behind, limit]).await?.iter().map(entry).collect()
+        self.ask().await?.rows(sql, values![self.tenant, behind, limit]).await?.iter().map(entry).collect()
     }
 }

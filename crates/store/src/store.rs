@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use crate::db::{Busy, Db, Engine, Pools, StoreError, Tx, Wall, values};
+use crate::db::{Alone, Busy, Db, Engine, Pools, StoreError, Tx, Wall, values};
 use crate::hints::{Board, Topic};
 use crate::migrate::NEWEST;
 use crate::{Entry, Fact, Position, delivery};
@@ -74,7 +74,7 @@ impl Store {
             }
             if self.db.engine() == Engine::Pg {
                 let sql = "SELECT rolsuper OR rolbypassrls AS above FROM pg_roles WHERE rolname = current_user";
-                let row = self.db.read(Wall::None).await?.row(sql, &[]).await?;
+                let row = self.db.ask(Wall::None).await?.row(sql, &[]).await?;
                 if row.map_or(Ok(false), |it| it.get("above"))? {
                     tracing::warn!(
                         "this database role stands above row-level security: give offhook a role of its own, without SUPERUSER and \
@@ -87,9 +87,14 @@ impl Store {
         self.checked.get_or_try_init(check).await.copied()
     }
 
-    pub(crate) async fn read(&self, wall: Wall<'_>) -> Result<Tx, StoreError> {
+    pub(crate) async fn ask(&self, wall: Wall<'_>) -> Result<Alone, StoreError> {
         self.check().await?;
-        self.db.read(wall).await
+        self.db.ask(wall).await
+    }
+
+    pub(crate) async fn tell(&self, wall: Wall<'_>) -> Result<Alone, StoreError> {
+        self.check().await?;
+        self.db.tell(wall).await
     }
 
     pub(crate) async fn write(&self, wall: Wall<'_>) -> Result<Tx, StoreError> {
@@ -100,7 +105,7 @@ impl Store {
     /// How far a journal was delivered.
     pub async fn position(&self, journal: &str) -> Result<Position, StoreError> {
         let sql = "SELECT segment, bytes FROM journal_positions WHERE journal = $1";
-        let row = self.read(Wall::None).await?.row(sql, values![journal]).await?;
+        let row = self.ask(Wall::None).await?.row(sql, values![journal]).await?;
         row.map_or(Ok(Position::default()), |it| Ok(Position { segment: it.get("segment")?, bytes: it.get("bytes")? }))
     }
 
@@ -146,8 +151,8 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    pub(crate) async fn read(&self) -> Result<Tx, StoreError> {
-        self.store.read(Wall::Tenant(self.tenant)).await
+    pub(crate) async fn ask(&self) -> Result<Alone, StoreError> {
+        self.store.ask(Wall::Tenant(self.tenant)).await
     }
 
     pub(crate) async fn write(&self) -> Result<Tx, StoreError> {

@@ -216,6 +216,9 @@ impl Workers {
 
     /// Puts back what dead workers left, begins what is scheduled, takes what is due.
     async fn look(&self, busy: &HashMap<String, usize>) -> Result<Vec<JobRow>, StoreError> {
+        if !self.store.has_due_jobs().await? {
+            return Ok(Vec::new());
+        }
         let reaped = self.store.reap_jobs().await?;
         if reaped > 0 {
             tracing::warn!(reaped, "workers have died: their jobs are put back");
