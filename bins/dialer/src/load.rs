@@ -49,7 +49,7 @@ const SETTLING: Duration = Duration::from_millis(1500);
 const INTERRUPTING: Duration = Duration::from_secs(2);
 
 /// What was measured with some calls over some time.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Step {
     pub calls: usize,
     pub seconds: f64,

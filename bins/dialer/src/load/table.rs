@@ -328,3 +328,33 @@ pub fn compare(a: &Benchmark, b: &Benchmark) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_was_measured_at_a_share_of_the_capacity_the_least_and_the_middle_are_told() {
+        let figures = |measured: &[(usize, f64)]| {
+            let step = |it: &(usize, f64)| Step { calls: it.0, cpu_us_per_pair: it.1, ..Step::default() };
+            let run = Run { setup: RELAY, steps: measured.iter().map(step).collect(), capacity: Some(100) };
+            let benchmark = Benchmark {
+                machine: String::new(),
+                kernel: String::new(),
+                commit: String::new(),
+                command: String::new(),
+                minutes: 0.0,
+                runs: BTreeMap::from([("run".to_owned(), run)]),
+                hostile: Vec::new(),
+            };
+            let cost: fn(&Step) -> f64 = |it| it.cpu_us_per_pair;
+            let (least, middle) = (benchmark.least("run", LOADED, cost), benchmark.middle("run", LOADED, cost));
+            assert_eq!(benchmark.middle("another", LOADED, cost), None);
+            least.zip(middle)
+        };
+        assert_eq!(figures(&[]), None);
+        assert_eq!(figures(&[(72, 5.0), (100, 1.0)]), Some((5.0, 5.0)), "the nearest is taken");
+        assert_eq!(figures(&[(70, 9.0), (100, 1.0), (70, 2.0), (70, 3.0)]), Some((2.0, 3.0)));
+        assert_eq!(figures(&[(70, 9.0), (70, 2.0), (70, 3.0), (70, 4.0)]), Some((2.0, 3.5)));
+    }
+}
