@@ -295,6 +295,31 @@ mod tests {
         assert!(store.claim_jobs("w", "another", 2, LEASE_MS).await.unwrap().is_empty());
     }
 
+    #[tokio::test]
+    async fn there_is_something_to_do_when_a_job_or_a_schedule_is_due_or_a_worker_died() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite:{}", folder.path().join("o.db").display())).await.unwrap();
+        let scope = store.tenant("t");
+        scope.enqueue(&NewJob { at_ms: Some(i64::MAX), ..NewJob::new("k", "later") }).await.unwrap();
+        assert!(!store.has_due_jobs().await.unwrap());
+        scope.enqueue(&NewJob { at_ms: Some(10), ..NewJob::new("k", "due") }).await.unwrap();
+        assert!(store.has_due_jobs().await.unwrap());
+        store.claim_jobs("w", "k", 1, LEASE_MS).await.unwrap();
+        assert!(!store.has_due_jobs().await.unwrap(), "it is being done");
+        scope.enqueue(&NewJob { at_ms: Some(10), ..NewJob::new("k", "lost") }).await.unwrap();
+        store.claim_jobs("w", "k", 1, -LEASE_MS).await.unwrap();
+        assert!(store.has_due_jobs().await.unwrap(), "its lease is over");
+        assert_eq!(store.reap_jobs().await.unwrap(), 1);
+        store.claim_jobs("w", "k", 1, LEASE_MS).await.unwrap();
+        assert!(!store.has_due_jobs().await.unwrap());
+        let mut tx = store.write(Wall::None).await.unwrap();
+        let sql =
+            "INSERT INTO schedules (tenant, name, kind, body, cron, time_zone, next_at_ms) VALUES ('t', 'n', 'k', '', '', '', 1)";
+        tx.execute(sql, &[]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(store.has_due_jobs().await.unwrap(), "a schedule is due");
+    }
+
     #[test]
     fn pauses_double_differ_and_end() {
         for (attempts, middle) in [(1, 2_000), (2, 4_000), (5, 32_000), (12, 3_600_000), (u32::MAX, 3_600_000)] {

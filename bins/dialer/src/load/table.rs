@@ -40,9 +40,9 @@ const SEARCHES: [(&str, Setup, usize); 4] = [
     ("capacity-24k", CONVERTED, 300),
     ("capacity-24k-recorded-tls", FULL, 200),
 ];
-/// Percent of its capacity at which a server is loaded, and not full; and how often in a row that is measured where relay and
-/// server are held against each other.
+/// Percent of its capacity at which a server is loaded, and not full.
 const LOADED: usize = 70;
+/// How often in a row that is measured where relay and server are held against each other.
 const LOADED_TIMES: usize = 3;
 
 /// Where, of what and how it was measured, and everything that was.
@@ -149,11 +149,14 @@ impl Benchmark {
         self.runs.get(run).and_then(|it| it.capacity).unwrap_or_default() as f64
     }
 
-    /// What was found with a share of the calls that a run carried at most, in percent, in ascending order.
+    /// What was found with a share of the calls that a run carried at most, in percent, in ascending order. More may be carried in
+    /// the last round than was known before it: then what was measured several times is nearer to the truth than the nearest.
     fn found(&self, run: &str, share: usize, pick: fn(&Step) -> f64) -> Option<Vec<f64>> {
         let run = self.runs.get(run)?;
         let calls = run.capacity.unwrap_or_default() * share / 100;
-        let nearest = run.steps.iter().map(|it| it.calls).min_by_key(|it| it.abs_diff(calls))?;
+        let times = |calls: usize| run.steps.iter().filter(|it| it.calls == calls).count();
+        let passing = |calls: usize| share == LOADED && times(calls) < LOADED_TIMES;
+        let nearest = run.steps.iter().map(|it| it.calls).min_by_key(|it| (passing(*it), it.abs_diff(calls)))?;
         let mut found: Vec<f64> = run.steps.iter().filter(|it| it.calls == nearest).map(pick).collect();
         found.sort_by(f64::total_cmp);
         Some(found)
@@ -356,5 +359,6 @@ mod tests {
         assert_eq!(figures(&[(72, 5.0), (100, 1.0)]), Some((5.0, 5.0)), "the nearest is taken");
         assert_eq!(figures(&[(70, 9.0), (100, 1.0), (70, 2.0), (70, 3.0)]), Some((2.0, 3.0)));
         assert_eq!(figures(&[(70, 9.0), (70, 2.0), (70, 3.0), (70, 4.0)]), Some((2.0, 3.5)));
+        assert_eq!(figures(&[(60, 3.0), (60, 4.0), (60, 5.0), (70, 1.0)]), Some((3.0, 4.0)), "once is chance");
     }
 }
