@@ -161,7 +161,7 @@ pub(crate) fn let_go(line: &Arc<Line>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::line::{Kept, Lines};
+    use crate::line::Lines;
     use std::io::Write as _;
     use std::task::Poll;
     use tokio::net::{TcpListener, TcpStream};
@@ -171,7 +171,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let near: TcpStream = listener.accept().await.unwrap().0;
-        (lines.watch(near, Kept::default(), Token(token)).unwrap(), far)
+        (lines.watch(near, Box::default(), Token(token)).unwrap(), far)
     }
 
     fn take_all(line: &Arc<Line>) -> Option<(Vec<u8>, bool)> {

@@ -53,7 +53,8 @@ pub(crate) struct Driver {
     sessions: u64,
     /// What a further session would have to know.
     history: History,
-    recorder: Option<Recorder>,
+    /// Elsewhere: most calls have none.
+    recorder: Option<Box<Recorder>>,
     tools: JoinSet<ToolAnswered>,
     /// Sessions that are being closed.
     closing: JoinSet<()>,
@@ -137,7 +138,7 @@ impl Driver {
             assistant: Assistant::Gone,
             sessions: 0,
             history: History::new(std::mem::take(&mut plan.history)),
-            recorder: plan.recording.as_deref().map(Recorder::start),
+            recorder: plan.recording.as_deref().map(Recorder::start).map(Box::new),
             tools: JoinSet::new(),
             closing: JoinSet::new(),
             allowance: Allowance { left: f64::from(limits::CALLER_MESSAGES_BURST), at: Duration::ZERO },
@@ -157,56 +158,60 @@ impl Driver {
     }
 
     /// Runs the call to its end and leaves nothing behind.
-    pub(crate) async fn run(
+    // No `async fn`: its future would hold what it is given twice.
+    #[allow(clippy::manual_async_fn)]
+    pub(crate) fn run(
         mut self: Box<Self>,
         mut caller: Socket,
         mut commands: mpsc::Receiver<Command>,
         ringing: Option<Ringing>,
-    ) {
-        tracing::info!("the stream has started");
-        if let Some(path) = self.plan.recording.clone() {
-            // Told at once: after a crash the file is there, and somebody must know of it.
-            self.bridge.journal.record(self.fact(Fact::Recorded { path, length: Duration::ZERO, sha256: None }));
-        }
-        self.meet(ringing).await;
-        self.place.watch(caller.io(), Sources::CALLER);
-        self.now = self.started.elapsed();
-        self.input(Input::Tick);
-        // What was read behind `start`.
-        self.listen(&mut caller);
-        self.tell_what_is_looked_at(&mut caller);
-        let mut timer = pin!(sleep_until(self.started));
-        let wakers = poll_fn(|cx| Poll::Ready(Wakers::new(cx.waker()))).await;
-        self.look = Sources::ALL;
-        let mut row = 0;
-        while !self.call.is_ended() {
-            let deadline = self.deadline();
-            // Deadlines move on with every frame. A timer that rings too early is set again then, ten times a second instead
-            // of a hundred: setting it takes the clock's lock.
-            if self.alarm.is_none_or(|it| deadline < it) {
-                timer.as_mut().reset(deadline);
-                self.alarm = Some(deadline);
-                self.look |= Sources::TIMER;
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            tracing::info!("the stream has started");
+            if let Some(path) = self.plan.recording.clone() {
+                // Told at once: after a crash the file is there, and somebody must know of it.
+                self.bridge.journal.record(self.fact(Fact::Recorded { path, length: Duration::ZERO, sha256: None }));
             }
-            let happened = poll_fn(|_| {
-                let polled = self.poll(&wakers, &mut caller, &mut commands, timer.as_mut());
-                row = if polled.is_pending() { 0 } else { row + 1 };
-                polled
-            });
-            let happened = happened.await;
+            // On the heap, as its end: the future of a call that goes on is half as large without them.
+            Box::pin(self.meet(ringing)).await;
+            self.place.watch(caller.io(), Sources::CALLER);
             self.now = self.started.elapsed();
-            let has_changed = happened.seldom.is_some();
-            self.handle(happened, &mut caller);
-            if has_changed {
-                self.tell_what_is_looked_at(&mut caller);
+            self.input(Input::Tick);
+            // What was read behind `start`.
+            self.listen(&mut caller);
+            self.tell_what_is_looked_at(&mut caller);
+            let mut timer = pin!(sleep_until(self.started));
+            let wakers = poll_fn(|cx| Poll::Ready(Wakers::new(cx.waker()))).await;
+            self.look = Sources::ALL;
+            let mut row = 0;
+            while !self.call.is_ended() {
+                let deadline = self.deadline();
+                // Deadlines move on with every frame. A timer that rings too early is set again then, ten times a second instead
+                // of a hundred: setting it takes the clock's lock.
+                if self.alarm.is_none_or(|it| deadline < it) {
+                    timer.as_mut().reset(deadline);
+                    self.alarm = Some(deadline);
+                    self.look |= Sources::TIMER;
+                }
+                let happened = poll_fn(|_| {
+                    let polled = self.poll(&wakers, &mut caller, &mut commands, timer.as_mut());
+                    row = if polled.is_pending() { 0 } else { row + 1 };
+                    polled
+                });
+                let happened = happened.await;
+                self.now = self.started.elapsed();
+                let has_changed = happened.seldom.is_some();
+                self.handle(happened, &mut caller);
+                if has_changed {
+                    self.tell_what_is_looked_at(&mut caller);
+                }
+                if row == limits::HAPPENINGS_IN_A_ROW {
+                    yield_now().await;
+                    row = 0;
+                }
             }
-            if row == limits::HAPPENINGS_IN_A_ROW {
-                yield_now().await;
-                row = 0;
-            }
+            Box::pin(self.leave(caller)).await;
         }
-        // On the heap: the future of a call that goes on is half as large without it.
-        Box::pin(self.leave(caller)).await;
     }
 
     /// Tells its exchange what is looked at whenever something comes.

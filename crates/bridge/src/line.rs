@@ -25,7 +25,7 @@ impl Lines {
     ///
     /// # Errors
     /// The socket cannot be watched.
-    pub(crate) fn watch(&self, socket: TcpStream, kept: Kept, token: Token) -> io::Result<Arc<Line>> {
+    pub(crate) fn watch(&self, socket: TcpStream, kept: Box<Kept>, token: Token) -> io::Result<Arc<Line>> {
         let mut socket = mio::net::TcpStream::from_std(socket.into_std()?);
         self.registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
         let (has_unread, has_unsent) = (kept.has_unread().into(), kept.has_unsent().into());
@@ -42,7 +42,7 @@ impl Lines {
     ///
     /// # Errors
     /// The socket cannot be watched by the runtime.
-    pub(crate) fn release(&self, line: Line) -> io::Result<(TcpStream, Kept)> {
+    pub(crate) fn release(&self, line: Line) -> io::Result<(TcpStream, Box<Kept>)> {
         let Line { mut socket, kept, .. } = line;
         self.registry.deregister(&mut socket)?;
         Ok((TcpStream::from_std(socket.into())?, kept.into_inner().unwrap_or_else(PoisonError::into_inner)))
@@ -60,8 +60,8 @@ pub(crate) struct Line {
     socket: mio::net::TcpStream,
     /// What its exchange knows it by.
     token: Token,
-    kept: Mutex<Kept>,
-    /// Most times nothing is kept, and no lock is needed to see it.
+    /// Elsewhere: most times nothing is kept, and neither a lock nor a look at it is needed to see that.
+    kept: Mutex<Box<Kept>>,
     has_unread: AtomicBool,
     has_unsent: AtomicBool,
 }
@@ -213,7 +213,7 @@ impl Line {
         self.socket.shutdown(std::net::Shutdown::Write)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, Box<Kept>> {
         lock(&self.kept)
     }
 }

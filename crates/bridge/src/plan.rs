@@ -33,7 +33,7 @@ pub struct CallPlan {
     pub epoch: u32,
     /// Who may answer, in the order in which they are tried; as many as `config.assistants`.
     pub assistants: Vec<AssistantPlan>,
-    pub config: CallConfig,
+    pub config: Arc<CallConfig>,
     /// The first session is opened at once, while it rings.
     pub prepare: bool,
     /// What was said in earlier epochs, oldest first.

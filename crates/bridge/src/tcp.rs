@@ -23,7 +23,7 @@ pub(crate) struct Tcp(Watched);
 
 enum Watched {
     /// By the runtime: whoever waits is woken. What an exchange kept goes before anything else.
-    Runtime(TcpStream, Kept),
+    Runtime(TcpStream, Box<Kept>),
     /// By an exchange: it polls the call when something has come, so that nobody is noted who waits.
     Exchange(Exchanged),
     /// By nobody: neither would have it.
@@ -43,7 +43,7 @@ struct Exchanged {
 impl Tcp {
     /// In the runtime's care.
     pub(crate) fn new(socket: TcpStream) -> Self {
-        Self(Watched::Runtime(socket, Kept::default()))
+        Self(Watched::Runtime(socket, Box::default()))
     }
 
     /// The TCP connection that carries `io`, encrypted or not; others, such as one in memory, wake whoever waits for them.

@@ -16,25 +16,29 @@ const STRETCHES_MAX: usize = 8;
 ///
 /// Only their addresses are kept, for a hint: a thing that is gone or has moved is asked for in vain, and nothing else happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct WorkingSet {
-    stretches: [Stretch; STRETCHES_MAX],
-    filled: usize,
-}
+pub(crate) struct WorkingSet([Stretch; STRETCHES_MAX]);
 
+/// What the processor fetches of a thing: the number of its first line, and in the lowest byte how many there are. A call's
+/// stretches fit a line themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Stretch {
-    begin: usize,
-    bytes: usize,
-}
+struct Stretch(u64);
 
 impl Stretch {
     fn of<T: ?Sized>(thing: &T) -> Self {
-        Self { begin: std::ptr::from_ref(thing).addr(), bytes: size_of_val(thing).min(STRETCH_BYTES_MAX) }
+        Self::new(std::ptr::from_ref(thing).addr(), size_of_val(thing))
+    }
+
+    fn new(begin: usize, bytes: usize) -> Self {
+        let bytes = bytes.min(STRETCH_BYTES_MAX);
+        let first = begin / LINE_BYTES;
+        let lines = if bytes == 0 { 0 } else { (begin + bytes).div_ceil(LINE_BYTES) - first };
+        Self((first as u64) << 8 | lines as u64)
     }
 
     /// Addresses, one in each line that the stretch touches.
     fn lines(self) -> impl Iterator<Item = usize> {
-        (self.begin & !(LINE_BYTES - 1)..self.begin + self.bytes).step_by(LINE_BYTES)
+        let (first, lines) = ((self.0 >> 8) as usize, (self.0 & 0xFF) as usize);
+        (0..lines).map(move |it| (first + it) * LINE_BYTES)
     }
 }
 
@@ -46,19 +50,18 @@ impl WorkingSet {
 
     /// Same for bytes of which only the place is known.
     pub(crate) fn add_place(&mut self, bytes: *const [u8]) {
-        self.add_stretch(Stretch { begin: bytes.addr(), bytes: bytes.len().min(STRETCH_BYTES_MAX) });
+        self.add_stretch(Stretch::new(bytes.addr(), bytes.len()));
     }
 
     fn add_stretch(&mut self, stretch: Stretch) {
-        if let Some(place) = self.stretches.get_mut(self.filled) {
+        if let Some(place) = self.0.iter_mut().find(|it| **it == Stretch::default()) {
             *place = stretch;
-            self.filled += 1;
         }
     }
 
     /// Asks for all of it, and waits for nothing.
     pub(crate) fn prefetch(&self) {
-        self.stretches[..self.filled].iter().flat_map(|it| it.lines()).for_each(ask);
+        self.0.iter().take_while(|it| **it != Stretch::default()).flat_map(|it| it.lines()).for_each(ask);
     }
 }
 
@@ -87,7 +90,7 @@ mod tests {
 
     #[test]
     fn every_line_of_a_thing_is_asked_for_once() {
-        let stretch = |begin, bytes| Stretch { begin, bytes }.lines().collect::<Vec<_>>();
+        let stretch = |begin, bytes| Stretch::new(begin, bytes).lines().collect::<Vec<_>>();
         assert_eq!(stretch(1024, 64), [1024]);
         assert_eq!(stretch(1025, 64), [1024, 1088]);
         assert_eq!(stretch(1087, 1), [1024]);
@@ -112,7 +115,7 @@ mod tests {
         for thing in 0..2 * STRETCHES_MAX {
             set.add(&vec![thing; 100][..]);
         }
-        assert_eq!(set.filled, STRETCHES_MAX);
+        assert!(set.0.iter().all(|it| *it != Stretch::default()));
         set.prefetch();
         prefetch("");
     }

@@ -60,7 +60,7 @@ fn plan(call: &str) -> CallPlan {
         account_sid: "AC1".into(),
         epoch: 0,
         assistants: vec![assistant],
-        config,
+        config: config.into(),
         prepare: false,
         history: Vec::new(),
         sound: bridge::SoundPlan::default(),

@@ -10,6 +10,7 @@ mod speaking;
 mod tooling;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use media::Frame;
@@ -56,7 +57,10 @@ struct Turn {
 /// One phone call as a value.
 #[derive(Debug)]
 pub struct Call {
-    config: CallConfig,
+    config: Arc<CallConfig>,
+    /// Of it, what every frame looks at: the rest lies elsewhere, and is cold by then.
+    media_timeout: Duration,
+    preroll_frames_max: usize,
     phase: Phase,
     timers: Timers,
     playback: Playback,
@@ -126,7 +130,8 @@ impl Call {
     ///
     /// # Panics
     /// When the ladder is empty.
-    pub fn new(config: CallConfig) -> Self {
+    pub fn new(config: impl Into<Arc<CallConfig>>) -> Self {
+        let config = config.into();
         assert!(!config.assistants.is_empty(), "a call needs an assistant");
         let mut timers = Timers::default();
         timers.set(Timer::Answer, Some(config.answer_timeout));
@@ -179,6 +184,8 @@ impl Call {
             patient: false,
             opening_held: config.callee_first.is_some(),
             heard_something: false,
+            media_timeout: config.media_timeout,
+            preroll_frames_max: config.preroll_frames_max,
             config,
         }
     }

@@ -315,7 +315,7 @@ impl Desk {
             }
             self.ledger.begin(&call, 0, Vec::new());
             let mut plan = self.plan(&call, route, &request.call_sid, &request.account_sid, 0, None);
-            plan.config.callee_first = Some(CALLEE_FIRST);
+            Arc::make_mut(&mut plan.config).callee_first = Some(CALLEE_FIRST);
             let response = self.connect(plan)?;
             self.note_answered(&call, &route.tenant, &route.name, route.language, request).await;
             Ok(response)
@@ -850,7 +850,7 @@ impl Desk {
         self.ledger.begin(call, claimed, history.clone());
         self.ledger.commit(call, &known.tenant, Fact::Claimed { node: self.settings.node.clone() }, STORE_WAIT).await;
         let mut plan = self.plan(call, &known.route, &known.call_sid, &known.account_sid, claimed, Some(history));
-        plan.config.phrase = phrase(language);
+        Arc::make_mut(&mut plan.config).phrase = phrase(language);
         match self.connect(plan) {
             Ok(answer) => self.decided(call, &known, "resume", answer),
             Err(refusal) => self.refuse("next", language, refusal),
@@ -954,7 +954,7 @@ impl Desk {
             account_sid: account_sid.to_owned(),
             epoch,
             assistants: route.assistants.clone(),
-            config,
+            config: config.into(),
             prepare: self.settings.prepare,
             history: resumed.unwrap_or_default(),
             sound: self.settings.sound.clone(),

@@ -26,7 +26,7 @@ const OPENING_MAX: Duration = Duration::from_secs(5);
 impl Call {
     pub(super) fn caller_audio(&mut self, now: Duration, frame: &Frame, actions: &mut Vec<Action>) {
         self.counters.caller_frames += 1;
-        self.timers.set(Timer::Media, Some(now + self.config.media_timeout));
+        self.timers.set(Timer::Media, Some(now + self.media_timeout));
         self.measure_arrival(now, frame);
         self.compare_with_played(now, frame);
         let speech = self.detector.push(frame.ulaw()).speech;
@@ -77,7 +77,7 @@ impl Call {
     /// Keeps what a new session would have to hear: everything since the caller began, else a little.
     fn keep(&mut self, frame: &Frame) {
         let waiting = self.unheard || matches!(self.phase, Phase::Connecting);
-        let most = if waiting { self.config.preroll_frames_max } else { KEPT_IN_SILENCE.min(self.config.preroll_frames_max) };
+        let most = if waiting { self.preroll_frames_max } else { KEPT_IN_SILENCE.min(self.preroll_frames_max) };
         if self.kept.len() == self.kept.capacity() {
             // Doubling would hold a hundred frames that are never there.
             self.kept.reserve_exact(KEPT_GROWTH);

@@ -70,8 +70,8 @@ impl Classifier {
 #[derive(Debug)]
 pub struct SpeechDetector {
     classifier: Classifier,
-    step: [i16; STEP],
-    filled: usize,
+    /// The beginning of a step whose rest has not come. Elsewhere: most pieces are whole steps and leave nothing.
+    unfinished: Vec<i16>,
     floor_dbfs: Option<f32>,
     /// Voice in a row, up to `CONFIRM_MS`.
     voiced_ms: u32,
@@ -108,8 +108,7 @@ impl Default for SpeechDetector {
     fn default() -> Self {
         Self {
             classifier: Classifier(Vad::new_with_rate_and_mode(SampleRate::Rate8kHz, VadMode::VeryAggressive)),
-            step: [0; STEP],
-            filled: 0,
+            unfinished: Vec::new(),
             floor_dbfs: None,
             voiced_ms: 0,
             quiet_ms: None,
@@ -124,10 +123,11 @@ impl Default for SpeechDetector {
 }
 
 impl SpeechDetector {
-    /// Judges the next piece of the caller's μ-law, of any length. Never allocates.
+    /// Judges the next piece of the caller's μ-law, of any length. Allocates nothing, but for the first that does not end with a
+    /// step of 10 ms.
     pub fn push(&mut self, ulaw: &[u8]) -> Activity {
         let (mut rest, mut speech) = (ulaw, false);
-        if self.filled == 0 {
+        if self.unfinished.is_empty() {
             // Most pieces are whole steps: those leave no trace in memory that nobody has looked at for 20 ms.
             let (steps, _) = ulaw.as_chunks::<STEP>();
             for step in steps {
@@ -145,11 +145,9 @@ impl SpeechDetector {
 
     fn push_each(&mut self, samples: impl IntoIterator<Item = i16>, mut speech: bool) -> Activity {
         for sample in samples {
-            self.step[self.filled] = sample;
-            self.filled += 1;
-            if self.filled == STEP {
-                self.filled = 0;
-                let step = self.step;
+            self.unfinished.push(sample);
+            if let Ok(step) = <[i16; STEP]>::try_from(&self.unfinished[..]) {
+                self.unfinished.clear();
                 speech |= self.judge(&step);
             }
         }
