@@ -76,6 +76,8 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
+    /// Inlined, since most of its uses take back what is not set.
+    #[inline]
     pub(crate) fn set(&mut self, timer: Timer, at: Option<Duration>) {
         let bit = 1 << timer as u32;
         match at {
@@ -98,6 +100,7 @@ impl Timers {
         }
     }
 
+    #[inline(never)]
     fn find_earliest(&mut self) {
         let (mut set, mut earliest) = (self.set, None);
         while set != 0 {

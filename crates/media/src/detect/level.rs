@@ -7,6 +7,8 @@ pub const SILENT_DBFS: f32 = -96.0;
 
 /// Magnitude at which μ-law ends: 0x00 and 0x80 mean this or more.
 const LARGEST: u16 = 32_124;
+/// The bits of a μ-law code that are not its sign.
+const MAGNITUDE: u8 = 0x7F;
 
 /// What one stretch of samples measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +33,15 @@ impl Level {
         let clipped = if peak < LARGEST { 0 } else { samples.iter().filter(|it| it.unsigned_abs() >= LARGEST).count() as u32 };
         Self { mean_square, dbfs: dbfs(mean_square), peak, clipped }
     }
+
+    /// Measures what μ-law codes mean, without decoding them.
+    pub fn of_ulaw(codes: &[u8]) -> Self {
+        let mean_square = ulaw_mean_square(codes);
+        // But for the sign, a code is the less, the more it means.
+        let loudest = codes.iter().fold(ulaw::SILENCE & MAGNITUDE, |least, it| least.min(it & MAGNITUDE));
+        let clipped = if loudest == 0 { codes.iter().filter(|it| *it & MAGNITUDE == 0).count() as u32 } else { 0 };
+        Self { mean_square, dbfs: dbfs(mean_square), peak: ulaw::decode(loudest).unsigned_abs(), clipped }
+    }
 }
 
 /// Sum of the samples' squares. In whole numbers, whose order does not matter; a pair's fit 32 bits, and processors have an
@@ -42,24 +53,25 @@ fn energy(samples: &[i16]) -> u64 {
     pairs.sum::<u64>() + last.iter().map(|it| square(*it) as u64).sum::<u64>()
 }
 
-/// Squares of what μ-law codes mean.
-static SQUARES: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut code = 0;
-    while code < 256 {
-        table[code] = (ulaw::DECODE[code] as i32).pow(2) as u32;
-        code += 1;
+/// Mean of the squares of what μ-law codes mean.
+///
+/// But for its bias of 132 and its complement, a code is a small floating-point number: three bits of exponent, four of
+/// mantissa and half a step. Put where a large one has them, eight at a time are squared without a look at a table.
+fn ulaw_mean_square(codes: &[u8]) -> f32 {
+    let square = |code: u8| (f32::from_bits(132_f32.to_bits() + (u32::from(!code & MAGNITUDE) << 19)) - 132.0).powi(2);
+    let (eights, rest) = codes.as_chunks::<8>();
+    let mut energy = [0.0; 8];
+    for eight in eights {
+        for (sum, code) in energy.iter_mut().zip(eight) {
+            *sum += square(*code);
+        }
     }
-    table
-};
+    (energy.iter().sum::<f32>() + rest.iter().map(|it| square(*it)).sum::<f32>()) / codes.len().max(1) as f32
+}
 
-/// Mean square of μ-law, dB below full scale; [`SILENT_DBFS`] at least. Four squares fit 32 bits.
+/// Mean square of μ-law, dB below full scale; [`SILENT_DBFS`] at least.
 pub(super) fn ulaw_dbfs(codes: &[u8]) -> f32 {
-    let square = |code: u8| SQUARES[usize::from(code)];
-    let (fours, rest) = codes.as_chunks();
-    let fours = fours.iter().map(|[a, b, c, d]| u64::from(square(*a) + square(*b) + square(*c) + square(*d)));
-    let energy = fours.sum::<u64>() + rest.iter().map(|it| u64::from(square(*it))).sum::<u64>();
-    dbfs(energy as f32 / codes.len().max(1) as f32)
+    dbfs(ulaw_mean_square(codes))
 }
 
 /// Mean square of 16-bit samples to dB below full scale.
@@ -107,7 +119,10 @@ mod tests {
         for length in [0, 1, 3, 160, 263] {
             for codes in codes.windows(length.max(1)).map(|it| &it[..length]) {
                 let samples: Vec<i16> = codes.iter().map(|it| ulaw::decode(*it)).collect();
-                assert_eq!(ulaw_dbfs(codes), Level::of(&samples).dbfs, "{codes:?}");
+                let (found, expected) = (Level::of_ulaw(codes), Level::of(&samples));
+                assert_eq!((found.peak, found.clipped), (expected.peak, expected.clipped), "{codes:?}");
+                assert!((found.mean_square - expected.mean_square).abs() <= expected.mean_square * 1e-6, "{codes:?}");
+                assert!((found.dbfs - expected.dbfs).abs() < 1e-4 && ulaw_dbfs(codes) == found.dbfs, "{codes:?}");
             }
         }
     }

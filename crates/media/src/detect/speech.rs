@@ -131,7 +131,7 @@ impl SpeechDetector {
             // Most pieces are whole steps: those leave no trace in memory that nobody has looked at for 20 ms.
             let (steps, _) = ulaw.as_chunks::<STEP>();
             for step in steps {
-                speech |= self.judge(&step.map(ulaw::decode));
+                speech |= self.judge(Level::of_ulaw(step), || step.map(ulaw::decode));
             }
             rest = &ulaw[steps.len() * STEP..];
         }
@@ -148,7 +148,7 @@ impl SpeechDetector {
             self.unfinished.push(sample);
             if let Ok(step) = <[i16; STEP]>::try_from(&self.unfinished[..]) {
                 self.unfinished.clear();
-                speech |= self.judge(&step);
+                speech |= self.judge(Level::of(&step), || step);
             }
         }
         Activity { speech, level_dbfs: self.level_dbfs }
@@ -183,13 +183,13 @@ impl SpeechDetector {
         LineQuality { speech_dbfs: self.speech.dbfs(), noise_dbfs: self.noise.dbfs(), clipped: self.clipped }
     }
 
-    /// Whether a step belongs to confirmed speech.
-    fn judge(&mut self, step: &[i16; STEP]) -> bool {
+    /// Whether a step of that level belongs to confirmed speech. Most are not looked at any further, so that they need not be
+    /// decoded.
+    fn judge(&mut self, level: Level, step: impl FnOnce() -> [i16; STEP]) -> bool {
         self.now_ms += u64::from(STEP_MS);
         while self.played.front().is_some_and(|(_, until)| *until < self.now_ms) {
             self.played.pop_front();
         }
-        let level = Level::of(step);
         self.level_dbfs = level.dbfs;
         self.clipped += u64::from(level.clipped);
         let floor = self.floor_dbfs.unwrap_or(level.dbfs).max(LOWEST_FLOOR_DBFS);
@@ -204,7 +204,7 @@ impl SpeechDetector {
         let (confirmed, begun) = (self.voiced_ms >= CONFIRM_MS, self.quiet_ms.is_some());
         let open = audible && !confirmed && (!begun || self.now_ms.is_multiple_of(RESUMED_STEP_MS));
         let asked = open || self.now_ms.is_multiple_of(SETTLED_STEP_MS);
-        let classified = if asked { self.classifier.is_voice(step) } else { self.voiced_ms > 0 };
+        let classified = if asked { self.classifier.is_voice(&step()) } else { self.voiced_ms > 0 };
         let voiced = audible && classified;
         self.voiced_ms = if voiced { (self.voiced_ms + STEP_MS).min(CONFIRM_MS) } else { 0 };
         self.quiet_ms = match self.quiet_ms {
