@@ -76,7 +76,7 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// Inlined, since most of its uses take back what is not set.
+    // Inlined: most of its uses take back what is not set.
     #[inline]
     pub(crate) fn set(&mut self, timer: Timer, at: Option<Duration>) {
         let bit = 1 << timer as u32;
