@@ -292,9 +292,7 @@ impl Driver {
             return Poll::Ready(happened);
         }
         // Frames are kept, and levels remembered, behind those that came before: somewhere else in each turn.
-        let mut set = WorkingSet::default();
-        self.call.looks_next_at().for_each(|it| set.add_place(it));
-        looks_next_at(set);
+        looks_next_at(WorkingSet::of_places(self.call.looks_next_at()));
         Poll::Pending
     }
 

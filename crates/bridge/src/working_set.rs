@@ -45,23 +45,26 @@ impl Stretch {
 impl WorkingSet {
     /// One more thing; beyond eight, they are found when they are looked at.
     pub(crate) fn add<T: ?Sized>(&mut self, thing: &T) {
-        self.add_stretch(Stretch::of(thing));
-    }
-
-    /// Same for bytes of which only the place is known.
-    pub(crate) fn add_place(&mut self, bytes: *const [u8]) {
-        self.add_stretch(Stretch::new(bytes.addr(), bytes.len()));
-    }
-
-    fn add_stretch(&mut self, stretch: Stretch) {
-        if let Some(place) = self.0.iter_mut().find(|it| **it == Stretch::default()) {
-            *place = stretch;
+        if let Some(stretch) = self.0.iter_mut().find(|it| **it == Stretch::default()) {
+            *stretch = Stretch::of(thing);
         }
+    }
+
+    /// Of bytes of which only the places are known.
+    pub(crate) fn of_places(places: impl Iterator<Item = *const [u8]>) -> Self {
+        let mut set = Self::default();
+        let mut free = set.0.iter_mut();
+        places.for_each(|it| {
+            if let Some(stretch) = free.next() {
+                *stretch = Stretch::new(it.addr(), it.len());
+            }
+        });
+        set
     }
 
     /// Asks for all of it, and waits for nothing.
     pub(crate) fn prefetch(&self) {
-        self.0.iter().take_while(|it| **it != Stretch::default()).flat_map(|it| it.lines()).for_each(ask);
+        self.0.iter().for_each(|it| it.lines().for_each(ask));
     }
 }
 
@@ -103,10 +106,11 @@ mod tests {
     #[test]
     fn a_place_is_asked_for_like_the_thing_that_lies_there() {
         let thing = [0_u8; 300];
-        let (mut by_thing, mut by_place) = (WorkingSet::default(), WorkingSet::default());
+        let mut by_thing = WorkingSet::default();
         by_thing.add(&thing);
-        by_place.add_place(&raw const thing[..]);
-        assert_eq!(by_thing, by_place);
+        assert_eq!(by_thing, WorkingSet::of_places([&raw const thing[..]].into_iter()));
+        let many = std::iter::repeat_n(&raw const thing[..], 2 * STRETCHES_MAX);
+        assert_eq!(WorkingSet::of_places(many).0, [by_thing.0[0]; STRETCHES_MAX]);
     }
 
     #[test]

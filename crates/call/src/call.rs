@@ -61,6 +61,8 @@ pub struct Call {
     /// Of it, what every frame looks at: the rest lies elsewhere, and is cold by then.
     media_timeout: Duration,
     preroll_frames_max: usize,
+    /// Of the assistant whose turn it is.
+    manner: Manner,
     phase: Phase,
     timers: Timers,
     playback: Playback,
@@ -186,6 +188,7 @@ impl Call {
             heard_something: false,
             media_timeout: config.media_timeout,
             preroll_frames_max: config.preroll_frames_max,
+            manner: config.assistants[0],
             config,
         }
     }
@@ -262,11 +265,6 @@ impl Call {
     /// The words of what the assistant has said and the caller is still to hear, oldest first: a new session must know them.
     pub fn words_to_come(&self) -> impl Iterator<Item = &str> {
         self.playback.words_to_come()
-    }
-
-    /// The manner of the assistant whose turn it is.
-    fn manner(&self) -> Manner {
-        self.config.assistants[self.session.candidate]
     }
 
     /// Plays what is due, ends what is over, sets the timers that follow from the state.

@@ -30,7 +30,7 @@ impl Call {
         if self.playback.is_protected() {
             return;
         }
-        if self.manner().decides {
+        if self.manner.decides {
             self.caller_is_there();
             self.timers.set(Timer::Owed, None);
             self.cut(now, false, actions);
@@ -58,7 +58,7 @@ impl Call {
     fn sign(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let audible = self.playback.is_speaking();
         if self.suspicion.is_some() || (!audible && self.active.is_none()) {
-            if !self.manner().decides {
+            if !self.manner.decides {
                 self.timers.set(Timer::Owed, None);
             }
             return;
@@ -68,7 +68,7 @@ impl Call {
             self.dismissed = true;
             return;
         }
-        let decides = self.manner().decides;
+        let decides = self.manner.decides;
         match self.config.interruption.confirm.as_ref().filter(|_| audible) {
             None if !decides => {
                 self.caller_is_there();
@@ -102,7 +102,7 @@ impl Call {
         suspicion.spoken += length;
         let proven = self.config.interruption.confirm.as_ref().is_some_and(|it| suspicion.spoken >= it.speech);
         // With a provider that decides, its word is the proof.
-        if proven && !self.manner().decides {
+        if proven && !self.manner.decides {
             self.interrupt(now, actions);
         }
     }
@@ -117,7 +117,7 @@ impl Call {
 
     /// The caller's words have come.
     pub(super) fn judge_words(&mut self, now: Duration, text: &str, actions: &mut Vec<Action>) {
-        if self.manner().decides {
+        if self.manner.decides {
             return;
         }
         let Some(confirm) = &self.config.interruption.confirm else { return };

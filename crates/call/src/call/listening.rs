@@ -162,7 +162,7 @@ impl Call {
         }
         self.turn = Some(Turn { speech_end: end.min(now), decided: now, first_audio: None });
         self.caller_took_part = true;
-        if !self.manner().decides {
+        if !self.manner.decides {
             self.ask(now, Prompt::Answer, actions);
         } else if !self.playback.is_speaking() {
             // Some providers tell of the end when their answer is playing already.

@@ -73,7 +73,7 @@ impl Call {
         self.session.ready_at = now;
         self.session.first_tokens = None;
         self.timers.set(Timer::Answer, None);
-        self.timers.set(Timer::Roll, self.manner().session_life.map(|it| now + it));
+        self.timers.set(Timer::Roll, self.manner.session_life.map(|it| now + it));
         actions.push(Action::Record(Event::AssistantReady { after: now, candidate: self.session.candidate }));
         if matches!(self.phase, Phase::Connecting) {
             self.phase = Phase::Talking;
@@ -141,6 +141,7 @@ impl Call {
                 return self.give_up(now, reason);
             }
             self.session.candidate += 1;
+            self.manner = self.config.assistants[self.session.candidate];
             self.session.attempts = 1;
         }
         match PAUSES[self.session.attempts - 1] {
@@ -169,7 +170,7 @@ impl Call {
     /// An answer was made from so many tokens.
     pub(super) fn session_grown(&mut self, tokens: u64) {
         let first = *self.session.first_tokens.get_or_insert(tokens);
-        let limit = self.manner().session_tokens.map(|it| it.max(2 * first));
+        let limit = self.manner.session_tokens.map(|it| it.max(2 * first));
         self.session.roll_due |= limit.is_some_and(|it| tokens > it);
     }
 

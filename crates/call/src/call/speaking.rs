@@ -60,7 +60,7 @@ impl Call {
             self.turn = Some(Turn { speech_end: last, decided: now, first_audio: Some(now) });
         }
         (self.unanswered, self.unheard) = (false, false);
-        self.timers.set(Timer::Utterance, self.manner().utterance_gap.map(|gap| now + gap));
+        self.timers.set(Timer::Utterance, self.manner.utterance_gap.map(|gap| now + gap));
         if let Phase::Ending { farewell, .. } = &mut self.phase {
             *farewell = Farewell::Enough;
             let until = self.playback.expected_end(now) + self.config.farewell_timeout;

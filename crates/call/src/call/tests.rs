@@ -1298,6 +1298,20 @@ fn the_ladder_of_a_lost_assistant_is_0_250_1000_ms_then_the_next_one_then_giving
 }
 
 #[test]
+fn the_next_assistant_of_the_ladder_has_its_own_manner() {
+    let cancels = |second| {
+        let mut bench = Bench::new(CallConfig { assistants: vec![DECIDES, second], ..config() });
+        for line in ["10000 until", "10100 ready", "10100 starts r1", "10100 says r1 i1 1000ms", "10200 speech"] {
+            bench.line(line);
+        }
+        assert!(bench.transcript.contains("10000 connect a1"), "{}", bench.transcript);
+        bench.transcript.contains("10200 cancel r1")
+    };
+    assert!(cancels(OBEYS));
+    assert!(!cancels(DECIDES));
+}
+
+#[test]
 fn a_caller_who_speaks_while_a_session_is_replaced_is_heard_by_the_next_one() {
     // C-23: what was said and not understood is replayed, at most so many frames of it.
     let mut bench = Bench::new(CallConfig { preroll_frames_max: 8, ..config() });
