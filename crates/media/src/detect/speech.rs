@@ -26,7 +26,7 @@ const ABOVE_FLOOR_DB: f32 = 9.0;
 const LOWEST_FLOOR_DBFS: f32 = QUIETEST_SPEECH_DBFS - ABOVE_FLOOR_DB;
 /// The floor falls at once and rises this fast: 4 dB a second. It begins where the line begins.
 const FLOOR_RISE_DB: f32 = 0.08;
-/// Voice must last this long before it counts: shorter bursts are clicks.
+/// A voice must have been audible for this long before it counts: shorter bursts are clicks.
 const CONFIRM_MS: u32 = 60;
 /// A pause as short as this does not end an utterance: stops and breaths.
 const PAUSE_MS: u32 = 200;
@@ -63,7 +63,7 @@ impl Classifier {
     }
 }
 
-/// Tells the caller's speech from noise, clicks and echo. Decides on speech a median 60 ms after it began on a quiet line;
+/// Tells the caller's speech from noise, clicks and echo. Decides on speech a median 50 ms after it began on a quiet line;
 /// `tests/detection.rs` prints how it does on others.
 #[derive(Debug)]
 pub struct SpeechDetector {
@@ -71,8 +71,10 @@ pub struct SpeechDetector {
     /// The beginning of a step whose rest has not come. Elsewhere: most pieces are whole steps and leave nothing.
     unfinished: Vec<i16>,
     floor_dbfs: Option<f32>,
-    /// Voice in a row, up to `CONFIRM_MS`.
-    voiced_ms: u32,
+    /// Audible steps in a row, up to `CONFIRM_MS`.
+    audible_ms: u32,
+    /// Whether the classifier, when last asked about them, took them for voice.
+    voiced: bool,
     /// Time since the last voice, while in an utterance.
     quiet_ms: Option<u32>,
     level_dbfs: f32,
@@ -108,7 +110,8 @@ impl Default for SpeechDetector {
             classifier: Classifier(Vad::new_with_rate_and_mode(SampleRate::Rate8kHz, VadMode::VeryAggressive)),
             unfinished: Vec::new(),
             floor_dbfs: None,
-            voiced_ms: 0,
+            audible_ms: 0,
+            voiced: false,
             quiet_ms: None,
             level_dbfs: SILENT_DBFS,
             now_ms: 0,
@@ -200,17 +203,19 @@ impl SpeechDetector {
         let echo_dbfs = self.played.front().map_or(SILENT_DBFS, |(loudest, _)| loudest - ECHO_LOSS_DB);
         self.floor_dbfs = Some(level.dbfs.min(floor + FLOOR_RISE_DB));
         let audible = loud && level.dbfs > echo_dbfs;
-        // The dearest judge, most of the detector's time, is asked about every step that may begin speech or resume it, and about
-        // one in ten of the others: of quiet ones, from which it learns the noise of the line, and of those inside of speech, which
-        // it may then doubt.
-        let open = audible && self.voiced_ms < CONFIRM_MS;
-        let asked = open || self.now_ms.is_multiple_of(SETTLED_STEP_MS);
-        let classified = if asked { self.classifier.is_voice(&step()) } else { self.voiced_ms > 0 };
-        let voiced = audible && classified;
-        self.voiced_ms = if voiced { (self.voiced_ms + STEP_MS).min(CONFIRM_MS) } else { 0 };
+        self.audible_ms = if audible { (self.audible_ms + STEP_MS).min(CONFIRM_MS) } else { 0 };
+        let lasting = self.audible_ms >= CONFIRM_MS;
+        // The dearest judge, most of the detector's time, is asked last, about every step that would begin speech or resume it. The
+        // beginning of a sound says least of what it is. Of the other steps it is asked about one in ten: of quiet ones, from which
+        // it learns the noise of the line, and of those inside of speech, which it may then doubt.
+        let open = audible && !self.voiced && (lasting || self.quiet_ms.is_some());
+        if open || self.now_ms.is_multiple_of(SETTLED_STEP_MS) {
+            self.voiced = self.classifier.is_voice(&step());
+        }
+        self.voiced &= audible;
         self.quiet_ms = match self.quiet_ms {
-            _ if self.voiced_ms >= CONFIRM_MS => Some(0),
-            Some(_) if voiced => Some(0),
+            None if self.voiced && lasting => Some(0),
+            Some(_) if self.voiced => Some(0),
             Some(quiet) => Some(quiet + STEP_MS).filter(|it| *it < PAUSE_MS),
             None => None,
         };
