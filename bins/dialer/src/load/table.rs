@@ -42,8 +42,10 @@ const SEARCHES: [(&str, Setup, usize); 4] = [
 ];
 /// Percent of its capacity at which a server is loaded, and not full.
 const LOADED: usize = 70;
-/// How often in a row that is measured where relay and server are held against each other.
-const LOADED_TIMES: usize = 3;
+/// How often relay and server are then held against each other.
+const PAIRS: usize = 4;
+/// The runs of it, and whose capacity it is a share of.
+const LOADED_RUNS: [(&str, &str); 2] = [("loaded-relay", "capacity-relay"), ("loaded-passthrough", "capacity-passthrough")];
 
 /// Where, of what and how it was measured, and everything that was.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -93,16 +95,20 @@ pub async fn run(offhook: &Path, progress: Progress<'_>) -> Result<Benchmark> {
     for _ in 0..2 {
         for (_, run) in &mut carried {
             let (percent, attempts) = FINE;
-            let most = run.capacity.unwrap_or_default().max(FEW);
-            let share = |percent: usize| (most * percent / 100).next_multiple_of(10);
-            let times = if [RELAY, PASSTHROUGH].contains(&run.setup) { LOADED_TIMES } else { 1 };
-            let steps = std::iter::repeat_n(share(LOADED), times).chain(rising(share(100), percent));
+            let steps = rising(run.capacity.unwrap_or_default().max(FEW), percent);
             let again = capacity(offhook, run.setup, steps, attempts, seconds(3), progress).await?;
             run.join(again);
         }
         carried.reverse();
     }
     runs.extend(carried.into_iter().map(|(name, run)| (name.to_owned(), run)));
+    // One right after the other, and often: what a frame costs changes by a fifth from one half minute to the next.
+    for (name, of) in [LOADED_RUNS; PAIRS].concat() {
+        let (setup, most) = runs.get(of).map_or((RELAY, 0), |it: &Run| (it.setup, it.capacity.unwrap_or_default()));
+        let calls = (most * LOADED / 100).next_multiple_of(10).max(FEW);
+        let run = steady(offhook, setup, calls, seconds(3), progress).await?;
+        add(&mut runs, name, run);
+    }
     let tls = Setup { tls: true, ..PASSTHROUGH };
     let converse = Setup { behaviour: Behaviour::Converse, ..PASSTHROUGH };
     let elevenlabs = Setup { service: Service::Elevenlabs, ..PASSTHROUGH };
@@ -122,10 +128,7 @@ pub async fn run(offhook: &Path, progress: Progress<'_>) -> Result<Benchmark> {
         ("elevenlabs-16k", Setup { audio: Audio::Pcm, ..elevenlabs }, MANY, 4),
     ] {
         let run = steady(offhook, setup, calls, seconds(time), progress).await?;
-        match runs.entry(name.to_owned()) {
-            Entry::Vacant(it) => _ = it.insert(run),
-            Entry::Occupied(mut it) => it.get_mut().join(run),
-        }
+        add(&mut runs, name, run);
     }
     let hostile = hostile::run(offhook, PASSTHROUGH, 50, seconds(3), progress).await?;
     let said = |program: &str, arguments: &[&str]| {
@@ -143,6 +146,14 @@ pub async fn run(offhook: &Path, progress: Progress<'_>) -> Result<Benchmark> {
     })
 }
 
+/// Adds a run to those of its name.
+fn add(runs: &mut BTreeMap<String, Run>, name: &str, run: Run) {
+    match runs.entry(name.to_owned()) {
+        Entry::Vacant(it) => _ = it.insert(run),
+        Entry::Occupied(mut it) => it.get_mut().join(run),
+    }
+}
+
 impl Benchmark {
     /// # Errors
     /// When the file cannot be read.
@@ -155,28 +166,29 @@ impl Benchmark {
         self.runs.get(run).and_then(|it| it.capacity).unwrap_or_default() as f64
     }
 
-    /// What was found with a share of the calls that a run carried at most, in percent, in ascending order. More may be carried in
-    /// the last round than was known before it: then what was measured several times is nearer to the truth than the nearest.
-    fn found(&self, run: &str, share: usize, pick: fn(&Step) -> f64) -> Option<Vec<f64>> {
-        let run = self.runs.get(run)?;
-        let calls = run.capacity.unwrap_or_default() * share / 100;
-        let times = |calls: usize| run.steps.iter().filter(|it| it.calls == calls).count();
-        let passing = |calls: usize| share == LOADED && times(calls) < LOADED_TIMES;
-        let nearest = run.steps.iter().map(|it| it.calls).min_by_key(|it| (passing(*it), it.abs_diff(calls)))?;
-        let mut found: Vec<f64> = run.steps.iter().filter(|it| it.calls == nearest).map(pick).collect();
+    /// The steps of a run that count: with as many calls as it carried at most, or nearly so, if that was looked for, and else all.
+    fn steps(&self, run: &str) -> Vec<&Step> {
+        let Some(run) = self.runs.get(run) else { return Vec::new() };
+        let most = run.capacity.unwrap_or_default();
+        let nearest = run.steps.iter().map(|it| it.calls).min_by_key(|it| it.abs_diff(most));
+        run.steps.iter().filter(|it| Some(it.calls) == nearest).collect()
+    }
+
+    /// The least of what was found: more is what the machine did beside it.
+    fn least(&self, run: &str, pick: fn(&Step) -> f64) -> Option<f64> {
+        self.steps(run).into_iter().map(pick).min_by(f64::total_cmp)
+    }
+
+    /// The middle of what was found, for what luck makes less as well as more; of steps during which processors were taken away
+    /// only where there is no other.
+    fn middle(&self, run: &str, pick: fn(&Step) -> f64) -> Option<f64> {
+        let mut steps = self.steps(run);
+        if steps.iter().any(|it| !it.was_disturbed()) {
+            steps.retain(|it| !it.was_disturbed());
+        }
+        let mut found: Vec<f64> = steps.into_iter().map(pick).collect();
         found.sort_by(f64::total_cmp);
-        Some(found)
-    }
-
-    /// The least of it: more is what the machine did beside it.
-    fn least(&self, run: &str, share: usize, pick: fn(&Step) -> f64) -> Option<f64> {
-        self.found(run, share, pick)?.first().copied()
-    }
-
-    /// The middle of it, for what luck makes less as well as more.
-    fn middle(&self, run: &str, share: usize, pick: fn(&Step) -> f64) -> Option<f64> {
-        let found = self.found(run, share, pick)?;
-        let (lower, upper) = (found.get((found.len() - 1) / 2)?, found.get(found.len() / 2)?);
+        let (lower, upper) = (found.get(found.len().saturating_sub(1) / 2)?, found.get(found.len() / 2)?);
         Some((lower + upper) / 2.0)
     }
 
@@ -211,27 +223,29 @@ impl Benchmark {
             ("round trip p50, 10 calls", "round trip p50, 10 calls, 8 ⇄ 24 kHz", p50),
             ("round trip p99, 10 calls", "round trip p99, 10 calls, 8 ⇄ 24 kHz", p99),
         ] {
-            let found = |run| self.least(run, 100, pick);
+            let found = |run| self.least(run, pick);
             if let (Some(bare), Some(plain), Some(converted)) = (found("few-relay"), found("few-passthrough"), found("few-24k")) {
                 at_most(what, plain, "ms", Some(bare), 1.5 * bare, "≤ 1.5 × relay".into());
                 at_most(what_converted, converted, "ms", Some(bare), 1.5 * bare + 0.8, "≤ 1.5 × relay + 0.8".into());
             }
         }
-        let beside = |share: usize, pick: fn(&Step) -> f64| {
-            self.least("capacity-relay", share, pick).zip(self.least("capacity-passthrough", share, pick))
-        };
-        if let Some((relay, found)) = beside(LOADED, p99) {
+        let [relay, passthrough] = LOADED_RUNS.map(|it| it.0);
+        let beside = |pick: fn(&Step) -> f64| self.least(relay, pick).zip(self.least(passthrough, pick));
+        if let Some((relay, found)) = beside(p99) {
             at_most("round trip p99, 70 % of capacity", found, "ms", Some(relay), 5.0, "≤ 5".into());
         }
         // With the same number of calls the relay is idle half of the time; each at its own capacity is full. What a frame costs
         // the server depends on who is awake: a peer that still has something to do need not be woken, at the server's expense.
-        for (what, share) in [("processor time, frame each way, 70 %", LOADED), ("processor time, frame each way, full", 100)] {
-            let middle = |run| self.middle(run, share, |it| it.cpu_us_per_pair);
-            if let Some((relay, found)) = middle("capacity-relay").zip(middle("capacity-passthrough")) {
+        for (what, relay, passthrough) in [
+            ("processor time, frame each way, 70 %", relay, passthrough),
+            ("processor time, frame each way, full", "capacity-relay", "capacity-passthrough"),
+        ] {
+            let middle = |run| self.middle(run, |it| it.cpu_us_per_pair);
+            if let Some((relay, found)) = middle(relay).zip(middle(passthrough)) {
                 at_most(what, found, "µs", Some(relay), 1.35 * relay, "≤ 1.35 × relay".into());
             }
         }
-        if let Some((relay, found)) = beside(LOADED, |it| it.resident_kb_per_call) {
+        if let Some((relay, found)) = beside(|it| it.resident_kb_per_call) {
             at_most("memory of a call", found, "kB", Some(relay), 40.0, "≤ 40".into());
         }
         if let Some(it) = self.step("tls") {
@@ -305,8 +319,10 @@ impl Benchmark {
              provider gives every frame back at once. Capacity is the most calls with p99 ≤ 20 ms and no frame lost, repeated or\n\
              another call's; a step of a generator that was late itself does not count. Each is looked for three times, all in turn,\n\
              the last time the other way round, and the best counts: what else the machine does only makes a figure worse. For the\n\
-             same reason a step has failed after three attempts, of which the last is shown. Of processor times the middle one\n\
-             counts: part of a frame's is the kernel waking its receiver, and whether that one sleeps is luck.\n",
+             same reason a step has failed after three attempts, of which the last is shown. Relay and\n\
+             server at 70 % are measured four times right after each other. Of processor times the middle one counts: part of a\n\
+             frame's is the kernel waking its receiver, and whether that one sleeps is luck; those during which the machine's owner\n\
+             took processors away only where there is no other.\n",
         );
         page
     }
@@ -342,29 +358,58 @@ pub fn compare(a: &Benchmark, b: &Benchmark) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn of_what_was_measured_at_a_share_of_the_capacity_the_least_and_the_middle_are_told() {
-        let figures = |measured: &[(usize, f64)]| {
-            let step = |it: &(usize, f64)| Step { calls: it.0, cpu_us_per_pair: it.1, ..Step::default() };
-            let run = Run { setup: RELAY, steps: measured.iter().map(step).collect(), capacity: Some(100) };
-            let benchmark = Benchmark {
-                machine: String::new(),
-                kernel: String::new(),
-                commit: String::new(),
-                command: String::new(),
-                minutes: 0.0,
-                runs: BTreeMap::from([("run".to_owned(), run)]),
-                hostile: Vec::new(),
-            };
-            let cost: fn(&Step) -> f64 = |it| it.cpu_us_per_pair;
-            let (least, middle) = (benchmark.least("run", LOADED, cost), benchmark.middle("run", LOADED, cost));
-            assert_eq!(benchmark.middle("another", LOADED, cost), None);
-            least.zip(middle)
+    /// Of steps with so many calls, a cost, and milliseconds that were taken away, in a run that carried so many.
+    fn benchmark(capacity: Option<usize>, measured: &[(usize, f64, u64)]) -> Benchmark {
+        let step = |it: &(usize, f64, u64)| Step {
+            calls: it.0,
+            cpu_us_per_pair: it.1,
+            stolen_ms: it.2,
+            seconds: 3.0,
+            ..Step::default()
         };
-        assert_eq!(figures(&[]), None);
-        assert_eq!(figures(&[(72, 5.0), (100, 1.0)]), Some((5.0, 5.0)), "the nearest is taken");
-        assert_eq!(figures(&[(70, 9.0), (100, 1.0), (70, 2.0), (70, 3.0)]), Some((2.0, 3.0)));
-        assert_eq!(figures(&[(70, 9.0), (70, 2.0), (70, 3.0), (70, 4.0)]), Some((2.0, 3.5)));
-        assert_eq!(figures(&[(60, 3.0), (60, 4.0), (60, 5.0), (70, 1.0)]), Some((3.0, 4.0)), "once is chance");
+        let run = Run { setup: RELAY, steps: measured.iter().map(step).collect(), capacity };
+        Benchmark {
+            machine: String::new(),
+            kernel: String::new(),
+            commit: String::new(),
+            command: String::new(),
+            minutes: 0.0,
+            runs: BTreeMap::from([("run".to_owned(), run)]),
+            hostile: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn of_what_was_measured_at_the_capacity_the_least_and_the_middle_are_told() {
+        let figures = |capacity: Option<usize>, measured: &[(usize, f64, u64)]| {
+            let cost: fn(&Step) -> f64 = |it| it.cpu_us_per_pair;
+            let benchmark = benchmark(capacity, measured);
+            assert_eq!(benchmark.middle("another", cost), None);
+            benchmark.least("run", cost).zip(benchmark.middle("run", cost))
+        };
+        assert_eq!(figures(Some(100), &[]), None);
+        assert_eq!(figures(Some(100), &[(72, 1.0, 0), (92, 5.0, 0)]), Some((5.0, 5.0)), "the nearest is taken");
+        assert_eq!(figures(Some(100), &[(70, 1.0, 0), (100, 9.0, 0), (100, 2.0, 0), (100, 3.0, 0)]), Some((2.0, 3.0)));
+        assert_eq!(figures(None, &[(70, 9.0, 0), (70, 2.0, 0), (70, 3.0, 0), (70, 4.0, 0)]), Some((2.0, 3.5)));
+        assert_eq!(figures(None, &[(70, 9.0, 40), (70, 2.0, 0), (70, 3.0, 20)]), Some((2.0, 2.5)), "taken away is not counted");
+        assert_eq!(figures(None, &[(70, 9.0, 40), (70, 2.0, 50)]), Some((2.0, 5.5)), "if there is anything else");
+    }
+
+    #[test]
+    fn relay_and_server_are_held_against_each_other_by_what_both_took_when_loaded() {
+        let mut benchmark = benchmark(None, &[(70, 2.0, 0)]);
+        let run = benchmark.runs.remove("run").unwrap();
+        add(&mut benchmark.runs, LOADED_RUNS[0].0, run.clone());
+        assert!(benchmark.rows().iter().all(|it| !it.what.starts_with("processor time")));
+        add(&mut benchmark.runs, LOADED_RUNS[1].0, run.clone());
+        let row = |benchmark: &Benchmark| {
+            let row = benchmark.rows().into_iter().find(|it| it.what == "processor time, frame each way, 70 %").unwrap();
+            (row.relay, row.found, row.holds)
+        };
+        assert_eq!(row(&benchmark), (Some(2.0), 2.0, true));
+        let mut dearer = run;
+        dearer.steps[0].cpu_us_per_pair = 4.0;
+        add(&mut benchmark.runs, LOADED_RUNS[1].0, dearer);
+        assert_eq!(row(&benchmark), (Some(2.0), 3.0, false), "of both");
     }
 }
