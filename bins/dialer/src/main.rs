@@ -60,8 +60,11 @@ enum Run {
         setup: SetupArguments,
         #[arg(long, default_value_t = 50)]
         calls: usize,
-        /// For each kind, without and with it
-        #[arg(long, default_value_t = 5)]
+        /// How often each kind is measured
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// For each, without and with it
+        #[arg(long, default_value_t = 2)]
         seconds: u64,
     },
     /// Everything that is told of speed, with its goals; some minutes
@@ -215,9 +218,15 @@ fn measure(offhook: &Path, run: Run, json: Option<&Path>) -> Result<ExitCode> {
             println!("{}: {} calls on one core", load::title(run.setup), run.capacity.unwrap_or_default());
             (serde_json::to_value(run)?, true)
         }
-        Run::Hostile { setup, calls, seconds: time } => {
-            let found = runtime.block_on(hostile::run(offhook, setup.into(), calls, seconds(time), progress))?;
-            let holds = found.iter().all(hostile::Hostile::holds);
+        Run::Hostile { setup, calls, rounds, seconds: time } => {
+            let found = runtime.block_on(hostile::run(offhook, setup.into(), calls, rounds, seconds(time), progress))?;
+            let effects = hostile::Effect::of_all(&found);
+            for it in &effects {
+                let verdict = if it.holds() { "holds" } else { "DOES NOT HOLD" };
+                let harm = if it.harmless { "" } else { ", not ended in time, or frames lost" };
+                println!("{:?}: p99 of the others {:.2} → {:.2} ms{harm}: {verdict}", it.hostility, it.before, it.with);
+            }
+            let holds = effects.into_iter().all(hostile::Effect::holds);
             (serde_json::to_value(found)?, holds)
         }
         Run::Table { out, from } => {

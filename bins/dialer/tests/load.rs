@@ -60,7 +60,7 @@ fn interruptions_are_answered_by_clear_and_turns_by_sound() {
 /// C-33: what one call does is not the others' trouble.
 #[test]
 fn a_hostile_call_is_ended_and_takes_no_frame_from_others() {
-    let Some(found) = dialer("hostile --calls 6 --seconds 4") else { return };
+    let Some(found) = dialer("hostile --calls 6 --rounds 1 --seconds 4") else { return };
     for it in found.as_array().unwrap() {
         for what in ["lost", "repeated", "foreign", "streams_lost"] {
             assert_eq!(it["with"][what], 0, "{what}: {it}");
