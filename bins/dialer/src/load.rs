@@ -72,7 +72,7 @@ pub struct Step {
     pub cpu_us_per_pair: f64,
     /// Share of its processor.
     pub busy: f64,
-    /// Memory of the server for one call, in kB.
+    /// Memory that the server has for itself, beyond what it had before the first call, for one call, in kB.
     pub resident_kb_per_call: f64,
     /// Processor time that the machine's owner took away, in milliseconds.
     pub stolen_ms: u64,

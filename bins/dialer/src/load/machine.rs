@@ -57,11 +57,16 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_nanos(running.sum())
 }
 
-/// Memory of a process that is in RAM, in bytes.
+/// Memory that a process has for itself, in bytes. Its code, read from its file when it is first needed, is no call's.
+///
+/// Source: Linux, proc_pid_status(5), "RssAnon" and "RssShmem", in kB.
 pub fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"));
-    line.and_then(|it| it.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    let of = |name| {
+        let line = status.lines().find_map(|it| it.strip_prefix(name));
+        line.and_then(|it| it.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    };
+    of("RssAnon:") + of("RssShmem:")
 }
 
 /// Processor time that was taken away by whoever runs this machine, since it started.

@@ -324,7 +324,8 @@ impl Benchmark {
              same reason a step has failed after three attempts, of which the last is shown, and of a hostile call's {HOSTILE_ROUNDS} rounds the\n\
              others' least p99 counts, with it as without. Relay and server at {LOADED} % are measured {PAIRS} times right after each other. Of\n\
              processor times the middle one counts: part of a frame's is the kernel waking its receiver, and whether that one sleeps\n\
-             is luck; those during which the machine's owner took processors away only where there is no other."
+             is luck; those during which the machine's owner took processors away only where there is no other. Memory of a call is\n\
+             what the server has for itself beyond what it had before the first, by the number of calls; its code is no call's."
         );
         page
     }
