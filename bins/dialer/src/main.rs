@@ -60,8 +60,8 @@ enum Run {
         setup: SetupArguments,
         #[arg(long, default_value_t = 50)]
         calls: usize,
-        /// How often each kind is measured
-        #[arg(long, default_value_t = 3)]
+        /// How often each kind is measured at most
+        #[arg(long, default_value_t = 6)]
         rounds: usize,
         /// For each, without and with it
         #[arg(long, default_value_t = 2)]

@@ -46,8 +46,8 @@ const LOADED: usize = 70;
 const PAIRS: usize = 4;
 /// The runs of it, and whose capacity it is a share of.
 const LOADED_RUNS: [(&str, &str); 2] = [("loaded-relay", "capacity-relay"), ("loaded-passthrough", "capacity-passthrough")];
-/// How often each hostility is measured.
-const HOSTILE_ROUNDS: usize = 3;
+/// How often each hostility is measured at most.
+const HOSTILE_ROUNDS: usize = 6;
 
 /// Where, of what and how it was measured, and everything that was.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -115,15 +115,15 @@ pub async fn run(offhook: &Path, progress: Progress<'_>) -> Result<Benchmark> {
     let converse = Setup { behaviour: Behaviour::Converse, ..PASSTHROUGH };
     let elevenlabs = Setup { service: Service::Elevenlabs, ..PASSTHROUGH };
     for (name, setup, calls, time) in [
-        ("few-relay", RELAY, FEW, 5),
-        ("few-passthrough", PASSTHROUGH, FEW, 5),
-        ("few-24k", CONVERTED, FEW, 5),
-        ("few-relay", RELAY, FEW, 5),
-        ("few-passthrough", PASSTHROUGH, FEW, 5),
-        ("few-24k", CONVERTED, FEW, 5),
-        ("few-relay", RELAY, FEW, 5),
-        ("few-passthrough", PASSTHROUGH, FEW, 5),
-        ("few-24k", CONVERTED, FEW, 5),
+        ("few-relay", RELAY, FEW, 4),
+        ("few-passthrough", PASSTHROUGH, FEW, 4),
+        ("few-24k", CONVERTED, FEW, 4),
+        ("few-relay", RELAY, FEW, 4),
+        ("few-passthrough", PASSTHROUGH, FEW, 4),
+        ("few-24k", CONVERTED, FEW, 4),
+        ("few-relay", RELAY, FEW, 4),
+        ("few-passthrough", PASSTHROUGH, FEW, 4),
+        ("few-24k", CONVERTED, FEW, 4),
         ("tls", tls, MANY, 4),
         ("converse", converse, MANY, 25),
         ("elevenlabs-ulaw", elevenlabs, MANY, 4),
@@ -321,11 +321,12 @@ impl Benchmark {
              provider gives every frame back at once. Capacity is the most calls with p99 ≤ 20 ms and no frame lost, repeated or\n\
              another call's; a step of a generator that was late itself does not count. Each is looked for three times, all in turn,\n\
              the last time the other way round, and the best counts: what else the machine does only makes a figure worse. For the\n\
-             same reason a step has failed after three attempts, of which the last is shown, and of a hostile call's {HOSTILE_ROUNDS} rounds the\n\
-             others' least p99 counts, with it as without. Relay and server at {LOADED} % are measured {PAIRS} times right after each other. Of\n\
-             processor times the middle one counts: part of a frame's is the kernel waking its receiver, and whether that one sleeps\n\
-             is luck; those during which the machine's owner took processors away only where there is no other. Memory of a call is\n\
-             what the server has for itself beyond what it had before the first, by the number of calls; its code is no call's."
+             same reason a step has failed after three attempts, of which the last is shown, and of {} to {HOSTILE_ROUNDS} rounds of a hostile\n\
+             call the others' least p99 counts, with it as without. Relay and server at {LOADED} % are measured {PAIRS} times right after each\n\
+             other. Of processor times the middle one counts: part of a frame's is the kernel waking its receiver, and whether that\n\
+             one sleeps is luck; those during which the machine's owner took processors away only where there is no other. Memory of a\n\
+             call is what the server has for itself beyond what it had before the first, by the number of calls; its code is no call's.",
+            hostile::ROUNDS_MIN
         );
         page
     }
