@@ -121,16 +121,17 @@ pub async fn run(offhook: &Path, progress: Progress<'_>) -> Result<Benchmark> {
         ("few-relay", RELAY, FEW, 4),
         ("few-passthrough", PASSTHROUGH, FEW, 4),
         ("few-24k", CONVERTED, FEW, 4),
-        ("few-relay", RELAY, FEW, 4),
-        ("few-passthrough", PASSTHROUGH, FEW, 4),
-        ("few-24k", CONVERTED, FEW, 4),
         ("tls", tls, MANY, 4),
         ("converse", converse, MANY, 25),
         ("elevenlabs-ulaw", elevenlabs, MANY, 4),
         ("elevenlabs-16k", Setup { audio: Audio::Pcm, ..elevenlabs }, MANY, 4),
     ] {
         let run = steady(offhook, setup, calls, seconds(time), progress).await?;
+        let was_disturbed = run.steps.iter().any(Step::was_disturbed);
         add(&mut runs, name, run);
+        if was_disturbed {
+            add(&mut runs, name, steady(offhook, setup, calls, seconds(time), progress).await?);
+        }
     }
     let hostile = hostile::run(offhook, PASSTHROUGH, 50, HOSTILE_ROUNDS, seconds(2), progress).await?;
     let said = |program: &str, arguments: &[&str]| {
@@ -250,14 +251,18 @@ impl Benchmark {
         if let Some((relay, found)) = beside(|it| it.resident_kb_per_call) {
             at_most("memory of a call", found, "kB", Some(relay), 40.0, "≤ 40".into());
         }
-        if let Some(it) = self.step("tls") {
-            at_most("memory of a call, TLS to the provider", it.resident_kb_per_call, "kB", None, 90.0, "≤ 90".into());
-        }
+        let least = |run, pick: fn(&Step) -> f64| self.least(run, pick).unwrap_or_default();
+        let tls = least("tls", |it| it.resident_kb_per_call);
+        at_most("memory of a call, TLS to the provider", tls, "kB", None, 90.0, "≤ 90".into());
+        let to_clear = least("converse", |it| it.to_clear.p99_ms);
+        at_most("“the caller speaks” → clear, p99, 200 calls", to_clear, "ms", None, 2.0, "≤ 2".into());
+        let answer = least("converse", |it| it.answer.p99_ms);
+        at_most("answer: provider → caller, p99, 200 calls", answer, "ms", None, LATEST_ANSWER, "≤ 20".into());
+        let first_audio = least("converse", |it| it.first_audio.p99_ms);
+        at_most("start → first sound, session ready, p99", first_audio, "ms", None, 50.0, "≤ 50".into());
+        let webhook = least("converse", |it| it.webhook.p99_ms);
+        at_most("voice webhook p99, 50 calls a second", webhook, "ms", None, 20.0, "≤ 20".into());
         if let Some(it) = self.step("converse") {
-            at_most("“the caller speaks” → clear, p99, 200 calls", it.to_clear.p99_ms, "ms", None, 2.0, "≤ 2".into());
-            at_most("answer: provider → caller, p99, 200 calls", it.answer.p99_ms, "ms", None, LATEST_ANSWER, "≤ 20".into());
-            at_most("start → first sound, session ready, p99", it.first_audio.p99_ms, "ms", None, 50.0, "≤ 50".into());
-            at_most("voice webhook p99, 50 calls a second", it.webhook.p99_ms, "ms", None, 20.0, "≤ 20".into());
             // Each is told 1.2 s after it was pressed: those of the last moment are not yet.
             let (told, pressed) = (it.keys_told as f64, it.keys_pressed as f64);
             let goal = format!("≤ {pressed} pressed, and ≥ {}", pressed - it.calls as f64);
@@ -321,7 +326,8 @@ impl Benchmark {
              provider gives every frame back at once. Capacity is the most calls with p99 ≤ 20 ms and no frame lost, repeated or\n\
              another call's; a step of a generator that was late itself does not count. Each is looked for three times, all in turn,\n\
              the last time the other way round, and the best counts: what else the machine does only makes a figure worse. For the\n\
-             same reason a step has failed after three attempts, of which the last is shown, and of {} to {HOSTILE_ROUNDS} rounds of a hostile\n\
+             same reason a step has failed after three attempts, of which the last is shown; other runs are made again if the\n\
+             machine's owner took more than a hundredth of a processor away; and of {} to {HOSTILE_ROUNDS} rounds of a hostile\n\
              call the others' least p99 counts, with it as without. Relay and server at {LOADED} % are measured {PAIRS} times right after each\n\
              other. Of processor times the middle one counts: part of a frame's is the kernel waking its receiver, and whether that\n\
              one sleeps is luck; those during which the machine's owner took processors away only where there is no other. Memory of a\n\
