@@ -43,7 +43,7 @@ const SEARCHES: [(&str, Setup, usize); 4] = [
 /// Percent of its capacity at which a server is loaded, and not full.
 const LOADED: usize = 70;
 /// How often relay and server are then held against each other.
-const PAIRS: usize = 4;
+const PAIRS: usize = 8;
 /// The runs of it, and whose capacity it is a share of.
 const LOADED_RUNS: [(&str, &str); 2] = [("loaded-relay", "capacity-relay"), ("loaded-passthrough", "capacity-passthrough")];
 /// How often each hostility is measured at most.
