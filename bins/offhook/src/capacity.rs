@@ -3,7 +3,8 @@
 use std::num::NonZero;
 
 /// Calls that one core carries, converted to 24 kHz, recorded, with TLS to the provider, every frame in time. `cargo xtask bench`
-/// found 620 in a slow hour of the machine and 900 in a fast one (docs/benchmarks); this is a fifth less than the former.
+/// found 620 in a slow hour of the machine and 900 in a fast one (docs/benchmarks); this is a fifth less than the former. On a
+/// slower machine, on which a frame costs the bare relay twice as much, it found 350 to 390: the share below leaves room for it.
 pub const CALLS_PER_CORE: usize = 500;
 /// So much of it is used: machines differ, and calls begin, end and use tools beside their frames.
 const SHARE_PERCENT: usize = 65;
