@@ -90,9 +90,11 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
 
 /// How many calls this machine carries, and how many it is told to.
 fn capacity(config: &Config) -> Finding {
-    let (cores, measured) = (capacity::cores(), capacity::CALLS_PER_CORE);
+    let (cores, measured, share) = (capacity::cores(), capacity::CALLS_PER_CORE, capacity::SHARE_PERCENT);
     let carries = capacity::calls_max(cores);
-    let facts = format!("{cores} core(s), {measured} calls each as measured with everything on: {carries} calls at a time");
+    let facts = format!(
+        "{cores} core(s): {carries} calls at a time, {share} % of the {measured} a core that a fast machine was measured to carry with everything on"
+    );
     match config.calls_max {
         None => ok("capacity", facts),
         Some(told) if told <= cores * measured => ok("capacity", format!("{facts}; told to take {told}")),

@@ -585,11 +585,10 @@ impl Segment {
 
     fn hand_over(&mut self) -> Frame {
         let len = self.waiting().min(FRAME_BYTES);
-        let mut ulaw = [0; FRAME_BYTES];
-        copy(&self.audio, self.handed, &mut ulaw[..len]);
+        let frame = Frame::filled(len, |ulaw| copy(&self.audio, self.handed, ulaw));
         self.handed += len;
         self.sent += FRAME_BYTES as u64;
-        Frame::from_ulaw(&ulaw[..len])
+        frame
     }
 
     fn over(&self, now: Duration, heard: u64) -> Utterance {

@@ -63,14 +63,14 @@ impl Timer {
     ];
 }
 
-/// At most one deadline per timer. The earliest is kept at hand: it is asked for several times a frame, and changes seldom.
-/// So is which are set: most are not, and what is not set need not be looked at to know that.
+/// At most one deadline per timer. Which is the earliest is kept at hand: it is asked for several times a frame, and changes
+/// seldom. So is which are set: most are not, and what is not set need not be looked at to know that.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
     /// A bit for each timer that is set.
     set: u32,
     /// Of those that are set, the earliest; of equal ones the first in the order of [`Timer`].
-    earliest: Option<(Duration, Timer)>,
+    earliest: Option<Timer>,
     /// Of use where the bit is set.
     at: [Duration; Timer::ALL.len()],
 }
@@ -83,16 +83,16 @@ impl Timers {
         match at {
             Some(at) => {
                 self.set |= bit;
-                self.at[timer as usize] = at;
+                let before = std::mem::replace(&mut self.at[timer as usize], at);
                 match self.earliest {
-                    Some((soonest, first)) if first == timer && at > soonest => self.find_earliest(),
-                    Some(earliest) if earliest < (at, timer) => (),
-                    _ => self.earliest = Some((at, timer)),
+                    Some(first) if first == timer && at > before => self.find_earliest(),
+                    Some(first) if self.due(first) < (at, timer) => (),
+                    _ => self.earliest = Some(timer),
                 }
             }
             None if self.set & bit != 0 => {
                 self.set &= !bit;
-                if self.earliest.is_some_and(|(_, first)| first == timer) {
+                if self.earliest == Some(timer) {
                     self.find_earliest();
                 }
             }
@@ -105,11 +105,16 @@ impl Timers {
         let (mut set, mut earliest) = (self.set, None);
         while set != 0 {
             let timer = Timer::ALL[set.trailing_zeros() as usize];
-            let due = (self.at[timer as usize], timer);
-            earliest = Some(earliest.map_or(due, |it| due.min(it)));
+            if earliest.is_none_or(|it| self.due(timer) < self.due(it)) {
+                earliest = Some(timer);
+            }
             set &= set - 1;
         }
         self.earliest = earliest;
+    }
+
+    fn due(&self, timer: Timer) -> (Duration, Timer) {
+        (self.at[timer as usize], timer)
     }
 
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
@@ -118,12 +123,12 @@ impl Timers {
 
     /// The earliest deadline; of equal ones the first in the order of [`Timer`].
     pub(crate) fn next(&self) -> Option<(Duration, Timer)> {
-        self.earliest
+        self.earliest.map(|it| self.due(it))
     }
 
     /// Removes and returns the earliest deadline that `now` has reached.
     pub(crate) fn expired(&mut self, now: Duration) -> Option<Timer> {
-        let (at, timer) = self.earliest?;
+        let (at, timer) = self.next()?;
         (at <= now).then(|| {
             self.set(timer, None);
             timer

@@ -29,9 +29,14 @@ impl Frame {
     /// Takes over at most 160 bytes of μ-law; the rest of a longer slice is ignored.
     pub fn from_ulaw(ulaw: &[u8]) -> Self {
         let len = ulaw.len().min(FRAME_BYTES);
-        let mut bytes = [SILENCE; FRAME_BYTES];
-        bytes[..len].copy_from_slice(&ulaw[..len]);
-        Self { len: len as u8, bytes }
+        Self::filled(len, |bytes| bytes.copy_from_slice(&ulaw[..len]))
+    }
+
+    /// Of so many bytes of μ-law, at most 160, which are silence until `fill` has written them where they will lie.
+    pub fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
+        let mut frame = Self { len: len.min(FRAME_BYTES) as u8, ..Self::SILENCE };
+        fill(&mut frame.bytes[..usize::from(frame.len)]);
+        frame
     }
 
     /// Cuts μ-law of any length into frames; only the last one can be short.
