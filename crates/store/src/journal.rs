@@ -35,7 +35,8 @@ pub enum JournalError {
 }
 
 struct Write {
-    entry: Entry,
+    /// `None` asks only when all before it is on disk.
+    entry: Option<Entry>,
     done: Option<oneshot::Sender<()>>,
 }
 
@@ -86,7 +87,7 @@ impl Journal {
 
     /// Appends a fact without waiting for anything. A fact that finds the queue full is counted as lost.
     pub fn append(&self, entry: Entry) {
-        if self.queue.try_send(Write { entry, done: None }).is_err() {
+        if self.queue.try_send(Write { entry: Some(entry), done: None }).is_err() {
             let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
             tracing::error!(lost, "a fact was lost: the journal's queue is full or closed");
         }
@@ -98,15 +99,19 @@ impl Journal {
     /// [`JournalError`] when the fact may not be on disk.
     pub async fn commit(&self, entry: Entry) -> Result<(), JournalError> {
         let (done, on_disk) = oneshot::channel();
-        self.queue.try_send(Write { entry, done: Some(done) }).map_err(|error| match error {
+        self.queue.try_send(Write { entry: Some(entry), done: Some(done) }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => JournalError::Full,
             mpsc::error::TrySendError::Closed(_) => JournalError::Closed,
         })?;
         on_disk.await.map_err(|_| JournalError::Closed)
     }
 
-    /// Waits until everything written so far is in SQL.
+    /// Waits until everything appended so far is in SQL.
     pub async fn flush(&self) {
+        let (done, on_disk) = oneshot::channel();
+        if self.queue.send(Write { entry: None, done: Some(done) }).await.is_ok() {
+            let _ = on_disk.await;
+        }
         let target = *self.written.borrow();
         let _ = self.delivered.clone().wait_for(|it| *it >= target).await;
     }
@@ -154,8 +159,8 @@ async fn write(mut tail: Tail, mut waiting: mpsc::Receiver<Write>, written: watc
     let (mut group, mut records) = (Vec::new(), Vec::new());
     while waiting.recv_many(&mut group, GROUP_MAX).await > 0 {
         records.clear();
-        for it in &group {
-            segment::encode(&it.entry, &mut records);
+        for entry in group.iter().filter_map(|it| it.entry.as_ref()) {
+            segment::encode(entry, &mut records);
         }
         let mut pause = RETRY.0;
         loop {
