@@ -17,7 +17,7 @@ use super::{Audio, Behaviour, Kind, Progress, Run, Service, Setup, Step, capacit
 const FEW: usize = 10;
 const MANY: usize = 200;
 /// Percent from one step to the next: on the way to where it ends, and there; and attempts at a step.
-const COARSE: (usize, usize) = (33, 2);
+const COARSE: (usize, usize) = (33, 1);
 const FINE: (usize, usize) = (8, 3);
 
 const RELAY: Setup = Setup {
@@ -328,13 +328,13 @@ impl Benchmark {
              provider gives every frame back at once. Capacity is the most calls with p99 ≤ 20 ms and no frame lost, repeated or\n\
              another call's; a step of a generator that was late itself does not count. Each is looked for three times, all in turn,\n\
              the last time the other way round, and the best counts: what else the machine does only makes a figure worse. For the\n\
-             same reason a step has failed after three attempts, in the first search after two, of which the last is shown; runs of\n\
-             {FEW} and of {MANY} calls are made again if the machine's owner took more than a hundredth of a processor away; and of\n\
-             {} to {HOSTILE_ROUNDS} rounds of a hostile call the others' least p99 counts, with it as without. Relay and server at\n\
-             {LOADED} % are measured {PAIRS} times right after each other. Of processor times the middle one counts: part of a frame's\n\
-             is the kernel waking its receiver, and whether that one sleeps is luck; those during which the machine's owner took\n\
-             processors away only where there is no other. Memory of a call is what the server has for itself beyond what it had\n\
-             before the first, by the number of calls; its code is no call's, and the middle counts here too.",
+             same reason a step has failed after three attempts, of which the last is shown; other runs are made again if the\n\
+             machine's owner took more than a hundredth of a processor away; and of {} to {HOSTILE_ROUNDS} rounds of a hostile\n\
+             call the others' least p99 counts, with it as without. Relay and server at {LOADED} % are measured {PAIRS} times right after each\n\
+             other. Of processor times the middle one counts: part of a frame's is the kernel waking its receiver, and whether that\n\
+             one sleeps is luck; those during which the machine's owner took processors away only where there is no other. Memory of a\n\
+             call is what the server has for itself beyond what it had before the first, by the number of calls; its code is no call's,\n\
+             and the middle counts here too.",
             hostile::ROUNDS_MIN
         );
         page
