@@ -106,7 +106,8 @@ impl Journal {
         on_disk.await.map_err(|_| JournalError::Closed)
     }
 
-    /// Waits until everything appended so far is in SQL.
+    /// Waits until everything appended so far is in SQL. Whoever calls this bounds it: a disk or a database that is away is
+    /// waited for.
     pub async fn flush(&self) {
         let (done, on_disk) = oneshot::channel();
         if self.queue.send(Write { entry: None, done: Some(done) }).await.is_ok() {

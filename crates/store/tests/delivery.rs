@@ -31,15 +31,20 @@ async fn acknowledged_facts_survive_a_process_that_never_delivered() {
     .await;
 }
 
+/// One that rings, and 500 lines of what was said.
+fn append_a_call(journal: &Journal) {
+    journal.append(entry("t", "1", 0, 0, ringing("1")));
+    for seq in 1..=500 {
+        journal.append(entry("t", "1", 0, seq, said("hello")));
+    }
+}
+
 #[tokio::test]
 async fn facts_of_the_last_moment_are_delivered_and_the_tasks_end() {
     on_both(async |place| {
         let store = place.store().await;
         let (journal, tasks) = Journal::open(place.journal(), store.clone()).await.unwrap();
-        journal.append(entry("t", "1", 0, 0, ringing("1")));
-        for seq in 1..=500 {
-            journal.append(entry("t", "1", 0, seq, said("hello")));
-        }
+        append_a_call(&journal);
         // Nobody is left to watch when they reach the disk.
         drop(journal);
         tasks.finished().await;
@@ -53,10 +58,7 @@ async fn what_was_appended_before_a_flush_is_in_sql_behind_it() {
     on_both(async |place| {
         let store = place.store().await;
         let (journal, tasks) = Journal::open(place.journal(), store.clone()).await.unwrap();
-        journal.append(entry("t", "1", 0, 0, ringing("1")));
-        for seq in 1..=500 {
-            journal.append(entry("t", "1", 0, seq, said("hello")));
-        }
+        append_a_call(&journal);
         // Nothing of it was written yet.
         journal.flush().await;
         assert_eq!(store.tenant("t").transcript("1").await.unwrap().len(), 500);
