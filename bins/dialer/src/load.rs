@@ -44,7 +44,7 @@ const FIRST_RATE: u32 = 200;
 /// Between TwiML and the stream, as at Twilio at best.
 const CONNECTING: Duration = Duration::from_millis(300);
 /// New calls settle so long before anything is noted.
-const SETTLING: Duration = Duration::from_millis(1500);
+const SETTLING: Duration = Duration::from_millis(500);
 /// So do calls that are interrupted: the last one is so after 1.3 s, and has said a whole block 0.3 s later.
 const INTERRUPTING: Duration = Duration::from_secs(2);
 

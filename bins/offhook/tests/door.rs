@@ -306,6 +306,7 @@ fn a_flood_ends_its_own_call_and_no_other() {
             sent += 1;
         }
         let _ = flood.flush().await;
+        assert_eq!(close_code(&mut flood).await, Some(1008));
         door.stage.server.bridge.idle().await;
         door.stage.server.ledger.journal().flush().await;
         let rows = door.stage.server.store.tenant(TENANT).calls(10).await.unwrap();
@@ -316,6 +317,24 @@ fn a_flood_ends_its_own_call_and_no_other() {
         door.stage.server.bridge.idle().await;
         door
     });
+}
+
+#[test]
+fn who_breaks_the_protocol_is_told_so_by_the_close() {
+    for (message, times, code) in [("{\"event\": garbage".to_owned(), 10, 1008), ("x".repeat(65 * 1024), 1, 1009)] {
+        at_the_door(|door| async {
+            let known = door.expected_call().await;
+            let mut socket = door.socket(true).await.unwrap();
+            door.start(&mut socket, CALL_SID, &known).await;
+            for _ in 0..times {
+                // Nobody reads the rest of what is too long.
+                let _ = socket.send(Message::text(message.clone())).await;
+            }
+            assert_eq!(close_code(&mut socket).await, Some(code));
+            door.stage.server.bridge.idle().await;
+            door
+        });
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use wire::twilio::{FromTwilio, Start, is_plain};
-use wire::websocket::{Message, Role};
+use wire::websocket::{Message, POLICY_VIOLATION, Role};
 
 use crate::breaker::Breakers;
 use crate::directory::{Claim, Directory, Refusal, StreamToken};
@@ -137,7 +137,7 @@ impl Bridge {
         self.metrics.sockets_refused.inc();
         // 1008: policy.
         let mut outbox = Outbox::new(TwilioPrinter::new(String::new()), Role::Server, 0);
-        let _ = timeout(limits::CLOSE_TIMEOUT, socket.close(&mut outbox, 1008, "unauthorized")).await;
+        let _ = timeout(limits::CLOSE_TIMEOUT, socket.close(&mut outbox, POLICY_VIOLATION, "unauthorized")).await;
     }
 
     /// Admits nobody from now on; live calls go on.

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use wire::twilio::FromTwilio;
-use wire::websocket::{Message, Role};
+use wire::websocket::{Message, NORMAL_CLOSURE, POLICY_VIOLATION, Role};
 
 use crate::accept::Bridge;
 use crate::directory::{Command, LiveControl, Order, Performed, Seat};
@@ -60,8 +60,8 @@ pub(crate) struct Driver {
     closing: JoinSet<()>,
     allowance: Allowance,
     caller_faults: u32,
-    /// The caller's socket is not worth a polite close.
-    misbehaved: bool,
+    /// The code to close a caller's socket with that broke its protocol, and is not listened to any more.
+    dismissed: Option<u16>,
     /// Orders from outside that were performed, newest last.
     performed: VecDeque<String>,
     /// Times woken by the caller's socket.
@@ -143,7 +143,7 @@ impl Driver {
             closing: JoinSet::new(),
             allowance: Allowance { left: f64::from(limits::CALLER_MESSAGES_BURST), at: Duration::ZERO },
             caller_faults: 0,
-            misbehaved: false,
+            dismissed: None,
             performed: VecDeque::new(),
             turns: 0,
             played: false,
@@ -442,6 +442,7 @@ impl Driver {
                 }
                 Err(violation) => {
                     self.caller_fault(&violation.to_string());
+                    self.dismissed = Some(violation.close_code());
                     return self.input(Input::CallerEnded(EndReason::CallerLost));
                 }
             }
@@ -462,7 +463,7 @@ impl Driver {
         };
         if !self.allowance.take(self.now) {
             tracing::warn!("the caller's socket sends more than any telephone does");
-            self.misbehaved = true;
+            self.dismissed = Some(POLICY_VIOLATION);
             return self.input(Input::CallerEnded(EndReason::CallerMisbehaved));
         }
         match FromTwilio::parse(text) {
@@ -500,7 +501,7 @@ impl Driver {
         self.bridge.metrics.faults.get_or_create(&PeerLabels { peer: "twilio" }).inc();
         tracing::warn!(problem, faults = self.caller_faults, "the caller's socket broke its protocol");
         if self.caller_faults >= limits::CALLER_FAULTS_MAX {
-            self.misbehaved = true;
+            self.dismissed = Some(POLICY_VIOLATION);
             self.input(Input::CallerEnded(EndReason::CallerMisbehaved));
         }
     }
@@ -636,7 +637,7 @@ impl Driver {
                 self.open_session(*candidate);
             }
             Action::CloseAssistant => self.close_session(),
-            Action::CloseCaller => self.to_caller.close(1000, ""),
+            Action::CloseCaller => self.to_caller.close(self.dismissed.unwrap_or(NORMAL_CLOSURE), ""),
             other => {
                 if let Assistant::Open(session) = &mut self.assistant {
                     return session.perform(other);
@@ -679,10 +680,14 @@ impl Driver {
         self.close_session();
         self.tools.abort_all();
         caller.leave_exchange();
-        let caller = caller.close(&mut self.to_caller, 1000, "");
+        let caller = async {
+            match self.dismissed {
+                Some(code) => _ = timeout(limits::DISMISSAL, caller.dismiss(&mut self.to_caller, code)).await,
+                None => caller.close(&mut self.to_caller, NORMAL_CLOSURE, "").await,
+            }
+        };
         let assistant = async { while self.closing.join_next().await.is_some() {} };
-        let patience = if self.misbehaved { limits::RUDE_CLOSE_TIMEOUT } else { limits::CLOSE_TIMEOUT };
-        let _ = timeout(patience, futures::future::join(caller, assistant)).await;
+        let _ = timeout(limits::CLOSE_TIMEOUT, futures::future::join(caller, assistant)).await;
         if let Some(recorder) = self.recorder.take()
             && let Some(Recording { path, length, sha256 }) = recorder.finish().await
         {

@@ -26,8 +26,8 @@ pub const END_LIFE: Duration = Duration::from_secs(600);
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longest time for sending what waits, and for the peer's close, when a call is over.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same for a socket that floods or sends garbage: it would not answer a close, and must not go on sending.
-pub const RUDE_CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long the close to a caller's socket that broke its protocol may travel: it is not waited for an answer.
+pub const DISMISSAL: Duration = Duration::from_millis(200);
 /// Largest message from Twilio: a frame has 400 bytes, `start` has a few parameters of 500.
 pub const CALLER_MESSAGE_BYTES: usize = 64 * 1024;
 /// Largest message from a provider: 60 s of PCM at 24 kHz in base64 are 3.8 MB.

@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use url::Url;
-use wire::websocket::Role;
+use wire::websocket::{NORMAL_CLOSURE, Role};
 
 use crate::breaker::Rest;
 use crate::limits;
@@ -280,7 +280,7 @@ mod tests {
         });
         echoed.await.unwrap();
         assert_eq!(socket.message(), Ok(Some(wire::websocket::Message::Text("hello"))));
-        socket.close(&mut outbox, 1000, "").await;
+        socket.close(&mut outbox, NORMAL_CLOSURE, "").await;
     }
 
     /// Encrypted, in an exchange, to a peer that reads nothing for a while: whatever holds something back passes it on later.

@@ -9,7 +9,7 @@ use call::{Action, EndReason, Input};
 use futures::future::BoxFuture;
 use media::Frame;
 use tokio::time::{Instant, timeout};
-use wire::websocket::{Message, Role};
+use wire::websocket::{Message, NORMAL_CLOSURE, Role};
 
 use crate::accept::Bridge;
 use crate::assistant::{Beginning, Fault, Mapper};
@@ -249,7 +249,7 @@ impl Session {
     /// exchange at once, in the turn in which it is asked to.
     pub(crate) fn close(mut self: Box<Self>) -> impl Future<Output = ()> {
         self.socket.leave_exchange();
-        async move { _ = timeout(limits::CLOSE_TIMEOUT, self.socket.close(&mut self.outbox, 1000, "")).await }
+        async move { _ = timeout(limits::CLOSE_TIMEOUT, self.socket.close(&mut self.outbox, NORMAL_CLOSURE, "")).await }
     }
 }
 

@@ -179,6 +179,26 @@ impl Socket {
             }
         });
         farewell.await;
+        self.shut_down().await;
+    }
+
+    /// Sends what is queued and a close to a peer that broke the protocol, and then only lets time pass, until whoever calls
+    /// this has had enough: a connection dropped with unread bytes is reset, and that must not overtake the close. Nothing is
+    /// read: what the peer goes on sending soon stays on its side, and costs nobody anything.
+    ///
+    /// Source: RFC 6455, section 7.1.7: what a peer says after its connection was failed is not processed, its close included.
+    pub(crate) async fn dismiss<P: Printer>(&mut self, outbox: &mut Outbox<P>, code: u16) {
+        outbox.close(code, "");
+        let farewell = poll_fn(|cx| match self.poll_send(outbox, cx) {
+            Ok(()) if !outbox.is_closed() => Poll::Pending,
+            _ => Poll::Ready(()),
+        });
+        farewell.await;
+        self.shut_down().await;
+        std::future::pending().await
+    }
+
+    async fn shut_down(&mut self) {
         let _ = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
     }
 }
@@ -187,10 +207,12 @@ impl Socket {
 mod tests {
     use super::*;
     use crate::twilio::{Clear, TwilioPrinter};
+    use futures::FutureExt as _;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::task::Waker;
-    use tokio::io::{AsyncRead, AsyncWrite};
+    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+    use wire::websocket::{NORMAL_CLOSURE, POLICY_VIOLATION};
 
     /// Takes everything, and passes it on when the peer takes something.
     #[derive(Clone, Default)]
@@ -230,12 +252,36 @@ mod tests {
         }
     }
 
+    /// Must not be read.
+    struct Unread;
+
+    impl AsyncRead for Unread {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            panic!("it is read");
+        }
+    }
+
     #[tokio::test]
     async fn a_close_that_is_answered_by_a_flood_can_be_given_up() {
         let mut socket = Socket::new(Box::new(tokio::io::join(Flood, tokio::io::sink())), Role::Server, 1024, &[]);
         let mut outbox = Outbox::new(TwilioPrinter::new("MZ0".into()), Role::Server, 4);
-        let close = tokio::task::unconstrained(socket.close(&mut outbox, 1000, ""));
+        let close = tokio::task::unconstrained(socket.close(&mut outbox, NORMAL_CLOSURE, ""));
         assert!(tokio::time::timeout(std::time::Duration::from_millis(10), close).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_is_dismissed_gets_a_close_and_is_not_read() {
+        let (mut peer, sent) = tokio::io::simplex(1024);
+        let mut socket = Socket::new(Box::new(tokio::io::join(Unread, sent)), Role::Server, 1024, &[]);
+        let mut outbox = Outbox::new(TwilioPrinter::new("MZ0".into()), Role::Server, 4);
+        outbox.control(Clear).unwrap();
+        assert_eq!(socket.dismiss(&mut outbox, POLICY_VIOLATION).now_or_never(), None, "whoever called it has not had enough");
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).await.unwrap();
+        let mut inbox = Inbox::new(Role::Client, 1024);
+        inbox.fill(&got);
+        assert!(matches!(inbox.message(), Ok(Some(Message::Text(_)))), "what was queued");
+        assert_eq!(inbox.message(), Ok(Some(Message::Close(Some(POLICY_VIOLATION), ""))));
     }
 
     #[test]

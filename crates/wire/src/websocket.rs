@@ -30,6 +30,11 @@ pub enum Message<'a> {
     Close(Option<u16>, &'a str),
 }
 
+/// The code of a close whose connection has served its purpose (section 7.4.1).
+pub const NORMAL_CLOSURE: u16 = 1000;
+/// The code of a close to a peer that did what it may not, where no other code says more (section 7.4.1).
+pub const POLICY_VIOLATION: u16 = 1008;
+
 /// The peer broke the protocol; the connection is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
