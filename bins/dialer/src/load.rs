@@ -301,13 +301,19 @@ fn follows(causes: &[(u32, u64)], effects: &[(u32, u64)]) -> Spread {
     spread
 }
 
-/// Measures `calls` calls for a time, after they have settled.
+/// Measures `calls` calls for a time, after they have settled, so many times one right after the other.
 ///
 /// # Errors
 /// When something does not start, or calls are left behind.
-pub async fn steady(offhook: &Path, setup: Setup, calls: usize, time: Duration, progress: Progress<'_>) -> Result<Run> {
+pub async fn steady(
+    offhook: &Path,
+    setup: Setup,
+    calls: usize,
+    (times, time): (usize, Duration),
+    progress: Progress<'_>,
+) -> Result<Run> {
     ensure!(time >= callers::WINDOW_MIN, "a window of less than two seconds shows nothing");
-    progress(&format!("{}: {calls} calls for {} s", title(setup), time.as_secs()));
+    progress(&format!("{}: {calls} calls for {times} × {} s", title(setup), time.as_secs()));
     let mut load = Load::start(offhook, setup).await?;
     let step = if setup.behaviour == Behaviour::Converse {
         // Their beginning is part of what is measured.
@@ -318,9 +324,13 @@ pub async fn steady(offhook: &Path, setup: Setup, calls: usize, time: Duration, 
     } else {
         load.settled(calls, time, |_| false).await?
     };
+    let mut steps = vec![step];
+    while steps.len() < times {
+        steps.push(load.measure(time).await?);
+    }
     let left = load.hang_up().await?;
     ensure!(left == 0, "{left} calls are left on the server after all have hung up");
-    Ok(Run { setup, steps: vec![step], capacity: None })
+    Ok(Run { setup, steps, capacity: None })
 }
 
 /// `from` calls and ever more, so many percent each time, rounded up to ten: no machine takes all day.

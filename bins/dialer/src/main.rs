@@ -207,7 +207,7 @@ fn measure(offhook: &Path, run: Run, json: Option<&Path>) -> Result<ExitCode> {
     let seconds = Duration::from_secs;
     let (value, holds) = match run {
         Run::Load { setup, calls, seconds: time } => {
-            let run = runtime.block_on(load::steady(offhook, setup.into(), calls, seconds(time), progress))?;
+            let run = runtime.block_on(load::steady(offhook, setup.into(), calls, (1, seconds(time)), progress))?;
             run.steps.iter().for_each(|it| println!("{}", load::line(it)));
             let holds = run.steps.iter().all(load::Step::holds);
             (serde_json::to_value(run)?, holds)
