@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use url::Url;
-use wire::websocket::{NORMAL_CLOSURE, Role};
+use wire::websocket::Role;
 
 use crate::breaker::Rest;
 use crate::limits;
@@ -228,6 +228,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::sync::oneshot;
     use tokio::task::yield_now;
+    use wire::websocket::NORMAL_CLOSURE;
 
     /// A TLS server for `localhost` with a certificate of its own; runs `session` on the first connection.
     async fn server<F>(

@@ -195,7 +195,7 @@ impl Socket {
         });
         farewell.await;
         self.shut_down().await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn shut_down(&mut self) {
